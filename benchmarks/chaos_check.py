@@ -15,7 +15,8 @@ from regraft.image.decode import decode_crop
 from regraft.model import artifact
 from regraft.model.artifact import IMAGE, PROBABILITIES
 from regraft.model.session import open_session
-from regraft.stores.models import MODEL_FILE, HistoryEntry, ModelStore
+from regraft.stores.lifecycle.history import HistoryEntry
+from regraft.stores.models import MODEL_FILE, ModelStore
 
 LATE_S: Final = 2.0
 """The history tells whole seconds, of the time before the line was written."""

@@ -24,7 +24,8 @@ from benchmarks.memory import MB
 from regraft.client.channel import open_channel
 from regraft.client.connection import Connection
 from regraft.files import locked, utc_now
-from regraft.stores.models import HistoryEntry, ModelStore
+from regraft.stores.lifecycle.history import HistoryEntry
+from regraft.stores.models import ModelStore
 from regraft.v1 import classifier_pb2, classifier_pb2_grpc, models_pb2
 from tests.postgresql import PostgreSQL
 from tests.tiny import publish_tiny

@@ -7,6 +7,7 @@
     │   ├── InvalidImageError       the bytes are not a picture we can classify
     │   ├── InvalidRequestError     a field or flag has a value that makes no sense
     │   ├── NotFoundError           no such model, version or job
+    │   ├── ExistsError             a model that is there already, or in the trash
     │   ├── UnauthenticatedError    the caller is not known
     │   └── ForbiddenError          the caller may not
     ├── NotNowError                 the request is fine, the moment is not
@@ -15,6 +16,7 @@
     │   ├── DrainingError           the server is stopping
     │   ├── SupersededError         a newer request of the same kind took its place
     │   └── PreconditionError       the state of the server or store forbids it; the text says what to do
+    │       └── NoVersionError      a model that was created, and answers nothing before its first retrain
     └── OperatorError               something the operator owns is broken
         ├── ArtifactError           a model file or its card cannot be used
         ├── DatasetError            a folder of labelled images cannot be trained on
@@ -48,6 +50,10 @@ class InvalidRequestError(CallerError):
 
 class NotFoundError(CallerError):
     """A model, version or job that does not exist."""
+
+
+class ExistsError(CallerError):
+    """A model whose name another one has, in service or in the trash."""
 
 
 class UnauthenticatedError(CallerError):
@@ -91,6 +97,15 @@ class SupersededError(NotNowError):
 
 class PreconditionError(NotNowError):
     """A state of server or store that forbids the request."""
+
+
+class NoVersionError(PreconditionError):
+    """A model without a version; the text says what is missing."""
+
+    def __init__(self, model: str, missing: str) -> None:
+        """Say what is missing for its first version."""
+        super().__init__(f"model {model!r} has no version yet: it needs {missing}")
+        self.model = model
 
 
 class OperatorError(RegraftError):

@@ -46,6 +46,7 @@ from serving.inference.picture_memory import PATIENT_PART
 from serving.inference.registry import ModelRegistry
 from serving.inference.shares import Shares
 from serving.insight.explainer import Explainer
+from serving.lifecycle.changes import ModelChanges
 from serving.retraining.add_examples import ExampleIntake, IntakeRules
 from serving.retraining.decoders import Decoders
 from serving.retraining.embedder import BackgroundEmbedder
@@ -200,8 +201,7 @@ class Server:
         )
         arguments = ["--store", str(settings.store)]
         arguments += ["--examples", settings.examples] if settings.examples else []
-        arguments += ["--cpus", str(settings.retrain_cpus or settings.cpus)]
-        arguments += ["--memory-mb", str(settings.retrain_memory_mb)]
+        arguments += _limits_of_retrains(settings)
         environment = {
             "REGRAFT_LOG_FORMAT": settings.log_format,
             "REGRAFT_LOG_LEVEL": settings.log_level,
@@ -221,6 +221,14 @@ class Server:
             kind_arguments={kind: ["--minutes", str(most)] for kind, most in minutes.items()},
             limits_s={kind: 60 * most + _KILL_AFTER_S for kind, most in minutes.items()},
         )
+        self._changes = ModelChanges(
+            self.models,
+            self._examples,
+            self._jobs.cancel,
+            self.metrics,
+            policy=settings.labels,
+            trash_days=settings.trash_days,
+        )
         self._previews = Previews(
             arguments, self._threads, database=settings.database, limits=limits, environment=environment
         )
@@ -228,6 +236,7 @@ class Server:
             self.models,
             self._examples,
             self._jobs,
+            self._changes.first_versions,
             every_s=settings.retrain_every,
             min_new=settings.min_new,
             gate=settings.gate,
@@ -257,7 +266,7 @@ class Server:
         self._http = _http_port(settings.http, settings, interceptor()) if settings.http else None
         self._add_services()
         self._metrics_port: MetricsPort | None = None
-        self._is_stopping = False
+        self._is_stopping = self._can_begin = False
         often_s = settings.reload_every_s
         self._background = Supervisor(self.metrics, self._set_health, Backoff(often_s, _MAX_PAUSE_FACTOR * often_s))
 
@@ -387,13 +396,21 @@ class Server:
             is_one = control is server
             server = self._http.methods.beside(server)
             control = server if is_one else control
-        classifier_pb2_grpc.add_ClassifierServicer_to_server(ClassifierService(self._classifier), server)
+        classifier_pb2_grpc.add_ClassifierServicer_to_server(
+            ClassifierService(self._classifier, self._changes.first_versions), server
+        )
         inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(
             InferenceService(self.models, self._classifier, self.metrics), server
         )
         models_pb2_grpc.add_ModelsServicer_to_server(
             ModelsService(
-                self.models, self._examples, self._observer, self._rollback, self._backbones, self._embedder.wake
+                self.models,
+                self._examples,
+                self._observer,
+                self._rollback,
+                self._backbones,
+                self._embedder.wake,
+                self._changes,
             ),
             control,
         )
@@ -402,6 +419,7 @@ class Server:
             examples=self._examples,
             intake=self._intake,
             runner=self._jobs,
+            first_versions=self._changes.first_versions,
             previews=self._previews,
             metrics=self.metrics,
             gate=self.settings.gate,
@@ -449,6 +467,7 @@ class Server:
         tasks.start("take up retrain jobs", partial(self._jobs.run, _OTHERS_FACTOR * often_s))
         counting = partial(count_examples, self.models, self._examples, self.metrics)
         tasks.repeat("count examples", counting, _COUNT_EVERY_S)
+        tasks.repeat("empty the trash", self._changes.tidy_up, _COUNT_EVERY_S)
         if self.settings.retrain_every:
             tasks.repeat("start retrains that are due", self._schedule.look, self._schedule.look_every_s)
 
@@ -475,16 +494,21 @@ class Server:
         if self._http:
             await self._threads.store.run(self._http.refresh)
         await self.models.refresh()
+        backbones = BackboneStore(self._store.root)
+        self._can_begin = not self.models.names_held() and bool(await self._threads.store.run(backbones.list))
         await self._set_health()
 
     def _readiness_problem(self) -> str:
-        """Return an empty text while a model answers and the server does not stop."""
+        """Return an empty text while a model answers, takes its first examples or can begin, and the server stays."""
         if self._is_stopping:
             return "the server is stopping"
-        return "" if self.models.names() else "no model answers: `regraft models list` says why"
+        is_ready = self.models.names_held() or (self._can_begin and not self.models.stored.names())
+        return "" if is_ready else "no model answers: `regraft models list` says why"
 
     async def _set_health(self) -> None:
-        is_well = {service: not self._readiness_problem() for service in ("", *SERVICES)}
+        is_ready = not self._readiness_problem()
+        is_well = dict.fromkeys(("", *CONTROL), is_ready)
+        is_well |= dict.fromkeys(CLASSIFICATION, is_ready and bool(self.models.names()))
         is_well[PROCESS] = not self._background.liveness_problem()
         for service, well in is_well.items():
             status = health_pb2.HealthCheckResponse.SERVING if well else health_pb2.HealthCheckResponse.NOT_SERVING
@@ -495,6 +519,11 @@ def _http_port(address: str, settings: Settings, interceptor: RpcInterceptor) ->
     from serving.http.port import HttpPort  # noqa: PLC0415 - optional, and a server without --http spares it
 
     return HttpPort(address, settings, interceptor)
+
+
+def _limits_of_retrains(settings: Settings) -> list[str]:
+    most_cpus, most_mb = settings.retrain_cpus or settings.cpus, settings.retrain_memory_mb
+    return ["--cpus", str(most_cpus), "--memory-mb", str(most_mb)]
 
 
 def _as_step(end: Callable[[], object]) -> Callable[[], Awaitable[None]]:

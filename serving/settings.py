@@ -148,6 +148,7 @@ class Settings(BaseSettings):
         10_000, "How many pictures without labels a model may have; one more is refused, and none dropped.", ge=0
     )
     pool_bytes: int = _label(4 * 2**30, "How many bytes of the disk they may take, likewise.", ge=0)
+    trash_days: float = _label(30.0, "How many days a deleted model stays in the trash, with its pictures.", ge=0)
     keep_requests: float = _label(0.0, "Share of the served pictures that is kept for `regraft suggest`.", ge=0, le=1)
     keep_requests_most: int = _label(10_000, "How many served pictures are kept; the oldest are dropped.", ge=1)
     keep_requests_bytes: int = _label(2**30, "How many bytes of the disk kept pictures may take.", ge=1)

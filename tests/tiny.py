@@ -12,11 +12,13 @@ from onnx import TensorProto, helper, numpy_helper
 from regraft.image.decode import decode_crop
 from regraft.image.encode import encode_png
 from regraft.image.spec import Crop, ImageSpec
-from regraft.label_rules import image_hash, is_holdout
+from regraft.label_rules import LabelPolicy, image_hash, is_holdout
 from regraft.model.artifact import EMBEDDING, IMAGE, OPSET, FloatArray, Head, backbone_digest, graft
 from regraft.model.card import SCHEMA_VERSION, Abstention, BackboneCard, ModelCard
 from regraft.model.drift import reference_of
 from regraft.model.session import open_session
+from regraft.stores.backbones import BackboneStore, StoredBackbone, describe
+from regraft.stores.lifecycle.history import Beginning
 from regraft.stores.models import FEATURES_FILE, MODEL_FILE, ModelStore
 from training.head.features import Features, assemble
 
@@ -114,6 +116,21 @@ def tiny_features(backbone: onnx.ModelProto, labels: tuple[str, ...], pictures: 
     (embedding,) = session.run([EMBEDDING], {IMAGE: np.stack([*crops.values()])})
     rows = [(sha256, label, is_holdout(sha256)) for label in labels for sha256 in tiny_crops(label, pictures)]
     return assemble(labels, rows, dict(zip(crops, embedding, strict=True)))
+
+
+def add_tiny_backbone(store: ModelStore, scale: float = 1.0) -> StoredBackbone:
+    """Store a backbone that models can begin with, by the name of tiny."""
+    graph = tiny_backbone(scale)
+    card = BackboneCard(name="tiny", weights="none", digest=backbone_digest(graph))
+    return BackboneStore(store.root).add(graph, describe(graph, "tiny", card, SPEC))
+
+
+def begin_tiny(
+    store: ModelStore, name: str = "colours", labels: tuple[str, ...] = (), policy: LabelPolicy = "open"
+) -> None:
+    """Begin a model without a version, on a stored backbone."""
+    beginning = Beginning(add_tiny_backbone(store).digest, "tiny", labels, policy)
+    store.folders.create(name, beginning, who="test", why="tiny")
 
 
 def publish_tiny(

@@ -192,7 +192,13 @@ def train(
 
 
 def current_champion(store: ModelStore, name: str, gate: GateMode) -> StoredVersion | None:
-    """Read the champion; None without one, or damaged with the gate off."""
+    """Read the champion; None without one, or damaged with the gate off.
+
+    Raises:
+        ExistsError: a model of this name is in the trash.
+        ArtifactError: it is damaged, and the gate is not off.
+    """
+    store.folders.check_not_deleted(nfc(name))
     try:
         return None if store.champion(name) is None else read_champion(store, name)
     except ArtifactError as error:

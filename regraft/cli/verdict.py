@@ -64,7 +64,35 @@ def _bound(entry: pb.Verdict | pb.ClassVerdict | pb.SliceVerdict) -> str:
 
 
 def show_verdict(verdict: pb.Verdict) -> None:
-    """Show champion and challenger on the holdout, by class and source."""
+    """Show champion and challenger on the holdout, or the evidence on a first version."""
+    if verdict.HasField("first"):
+        _show_first(verdict.first)
+    else:
+        _show_comparison(verdict)
+    if verdict.golden_images:
+        right = verdict.golden_images - len(verdict.golden_failures)
+        line(f"golden images: {right} of {verdict.golden_images} answered rightly")
+    if verdict.new_images:
+        before = "" if verdict.HasField("first") else f" (of the labels before {verdict.old_suspect_share:.1%})"
+        line(f"likely wrong: {verdict.suspects} of {verdict.new_images} new labels{before}")
+    for caution in verdict.cautions:
+        line((f"- {caution}", "dim"))
+
+
+def _show_first(first: pb.FirstEvidence) -> None:
+    rows = table("a first version, on", "95 % interval", numbers=("images", "accuracy"))
+    interval, held = f"{first.low:.3f} to {first.high:.3f}", ""
+    if first.HasField("holdout_accuracy"):
+        held = f"{first.holdout_accuracy:.4f}"
+    both = first.images + first.holdout_images
+    rows.add_row("training images, out of fold", interval, str(first.images), f"{first.cross_validated_accuracy:.4f}")
+    rows.add_row("holdout images", "", str(first.holdout_images), held)
+    rows.add_row("both, by which floors are judged", "", str(both), f"{first.accuracy:.4f}")
+    out.print(rows)
+
+
+def _show_comparison(verdict: pb.Verdict) -> None:
+    """Show champion and challenger, by class and source."""
     rows = table("on the holdout", numbers=("images", "champion", "challenger", "p", "loss up to"))
     images = sum(entry.holdout_images for entry in verdict.classes if not entry.is_new)
     accuracies = (f"{verdict.champion_accuracy:.4f}", f"{verdict.challenger_accuracy:.4f}")
@@ -84,13 +112,3 @@ def show_verdict(verdict: pb.Verdict) -> None:
         shares = (f"{anchor.best_accuracy:.4f}", f"{anchor.accuracy:.4f}", f"{anchor.loss_p_value:.2g}")
         rows.add_row("first holdout, best version so far", str(anchor.images), *shares)
     out.print(rows)
-    if verdict.golden_images:
-        right = verdict.golden_images - len(verdict.golden_failures)
-        line(f"golden images: {right} of {verdict.golden_images} answered rightly")
-    if verdict.new_images:
-        line(
-            f"likely wrong: {verdict.suspects} of {verdict.new_images} new labels "
-            f"(of the labels before {verdict.old_suspect_share:.1%})"
-        )
-    for caution in verdict.cautions:
-        line((f"- {caution}", "dim"))

@@ -543,9 +543,9 @@ class Client:
             job: retraining_pb2.RetrainJob = self._retraining.CancelRetrainJob(request, timeout=self._timeout_s).job
         return job
 
-    def list_models(self) -> list[models_pb2.Model]:
-        """Return every model of the server's store."""
-        pages = self._pages(self._models.ListModels, models_pb2.ListModelsRequest())
+    def list_models(self, *, show_deleted: bool = False) -> list[models_pb2.Model]:
+        """Return every model of the server's store, those in the trash if asked for."""
+        pages = self._pages(self._models.ListModels, models_pb2.ListModelsRequest(show_deleted=show_deleted))
         return [model for page in pages for model in page.models]
 
     def list_backbones(self, *, show_addable: bool = False) -> list[models_pb2.Backbone]:
@@ -602,6 +602,64 @@ class Client:
         )
         with self._errors():
             response: models_pb2.RollbackResponse = self._models.Rollback(request, timeout=self._timeout_s)
+        return response
+
+    def create_model(
+        self,
+        name: str,
+        backbone: str = "",
+        labels: Iterable[str] = (),
+        *,
+        label_set: str = "",
+        who: str = "",
+        why: str = "",
+        request_id: str = "",
+    ) -> models_pb2.CreateModelResponse:
+        """Begin a model without a version; it takes examples when this returns.
+
+        Args:
+            name: of the model.
+            backbone: of the store, its name or the beginning of its digest; may be empty while there is one.
+            labels: the classes that it begins with.
+            label_set: ``open`` or ``closed``; the server's own setting if empty.
+            who: for the history.
+            why: for the history.
+            request_id: as in `promote`.
+        """
+        request = models_pb2.CreateModelRequest(
+            name=name,
+            backbone=backbone,
+            labels=labels,
+            label_set=f"LABEL_SET_{label_set.upper()}" if label_set else None,
+            who=who,
+            why=why,
+            request_id=request_id or str(uuid4()),
+        )
+        with self._errors():
+            response: models_pb2.CreateModelResponse = self._models.CreateModel(request, timeout=self._timeout_s)
+        return response
+
+    def delete_model(
+        self, name: str, *, who: str = "", why: str = "", etag: str = "", request_id: str = ""
+    ) -> models_pb2.DeleteModelResponse:
+        """Put a model into the trash; the rest as `create_model`.
+
+        With the ``etag`` of the model that you go by, only while it is as you saw it.
+        """
+        request = models_pb2.DeleteModelRequest(
+            name=name, who=who, why=why, etag=etag, request_id=request_id or str(uuid4())
+        )
+        with self._errors():
+            response: models_pb2.DeleteModelResponse = self._models.DeleteModel(request, timeout=self._timeout_s)
+        return response
+
+    def restore_model(
+        self, name: str, *, who: str = "", why: str = "", request_id: str = ""
+    ) -> models_pb2.RestoreModelResponse:
+        """Bring a model back from the trash; arguments as `create_model`."""
+        request = models_pb2.RestoreModelRequest(name=name, who=who, why=why, request_id=request_id or str(uuid4()))
+        with self._errors():
+            response: models_pb2.RestoreModelResponse = self._models.RestoreModel(request, timeout=self._timeout_s)
         return response
 
     def shadow(

@@ -10,9 +10,10 @@
     <root>/locks/                   one lock a model, held by its retrain
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -41,6 +42,7 @@ from regraft.stores.labelling.label_changes import LabelChanges
 from regraft.stores.labelling.listing import Listing
 from regraft.stores.labelling.predictions import Predictions
 from regraft.stores.labels import AddOutcome, Labels, NewExample
+from regraft.stores.lifecycle.forget import forget_rows, forget_some
 from regraft.stores.originals import KeptOriginals, OriginalPicture, Originals
 from regraft.stores.split import Split
 from regraft.stores.unlabelled.pool import PicturePool
@@ -131,7 +133,9 @@ class ExamplesStore:
         if not within:
             return foreseen
         self._keep_all(self._images, within)
-        recorded = iter(self.labels.record(model, within, caller, hourly_quota))
+        again = partial(self._keep_again, {new.sha256: partial(getattr, new, "data") for new in within})
+        with storage_errors("cannot keep the image"):
+            recorded = iter(self.labels.record(model, within, caller, hourly_quota, again))
         outcomes = [outcome if outcome is AddOutcome.REJECTED else next(recorded) for outcome in foreseen]
         labelled = {
             new.sha256 for new, outcome in zip(batch, outcomes, strict=True) if outcome is not AddOutcome.REJECTED
@@ -179,7 +183,9 @@ class ExamplesStore:
                 tried = [*self._writers.map(self._keep_original, pictures[start : start + _BATCH])]
             batch = [picture for picture, is_linked in tried if is_linked is not None]
             self.embeddings.put(key, {each.sha256: each.embedding for each in batch})
-            recorded = self.originals.record(model, batch, annotator, is_live=is_live)
+            keep_again = partial(self._keep_again, {each.sha256: each.file.read_bytes for each in batch})
+            with storage_errors("cannot keep the pictures"):
+                recorded = self.originals.record(model, batch, annotator, keep_again, is_live=is_live)
             kept += KeptOriginals(
                 recorded,
                 sum(is_linked is True for _, is_linked in tried),
@@ -202,6 +208,31 @@ class ExamplesStore:
     def image_file(self, sha256: str) -> ImageFile:
         """Return the file of the picture with this hash."""
         return self._images.file(sha256)
+
+    def forget(self, model: str) -> None:
+        """Remove all that is kept of a model; pictures that another has stay.
+
+        Nobody may use the model any more. After an error, or a crash, it may be repeated.
+
+        Raises:
+            StorageError: the disk or the database refused.
+        """
+        with storage_errors(f"cannot remove the pictures of {model!r}"):
+            while forget_some(self._engine, model, self._unlink):
+                pass
+            while pictures := self.pool.page(model, most=_BATCH):
+                self.pool.remove(model, {picture.sha256 for picture in pictures})
+            self.requests.forget(model)
+        forget_rows(self._engine, model)
+
+    def _unlink(self, hashes: Collection[str]) -> None:
+        list(self._writers.map(lambda sha256: self._images.file(sha256).unlink(missing_ok=True), hashes))
+
+    def _keep_again(self, pictures: Mapping[str, Callable[[], bytes]]) -> None:
+        """Keep pictures that were there, and that another model's end took meanwhile; each reads its bytes."""
+        gone = self._writers.map(lambda sha256: "" if self._images.file(sha256).exists() else sha256, pictures)
+        for sha256 in filter(None, gone):
+            self._images.keep(sha256, pictures[sha256]())
 
     def close(self) -> None:
         """Close the database."""

@@ -183,7 +183,7 @@ class RetrainJobs:
             with transaction(self._engine, "cannot enter the retrain job") as connection:
                 entered = connection.execute(insert(retrain_jobs).values(row).returning(retrain_jobs)).mappings().one()
         except IntegrityError as error:
-            active = [job.id for state in ACTIVE for job in self.list(model, state)]
+            active = [job.id for job in self.unfinished(model)]
             raise PreconditionError(
                 f"model {model!r} is being retrained already by job {' '.join(active)}: wait for it or cancel it"
             ) from error
@@ -235,6 +235,10 @@ class RetrainJobs:
         with reading(self._engine, "cannot read the retrain jobs") as connection:
             rows = connection.execute(query).mappings().all()
         return [_job(row) for row in rows]
+
+    def unfinished(self, model: str) -> Sequence[RetrainJob]:
+        """Return a model's jobs that are not final, one at most."""
+        return [job for state in ACTIVE for job in self.list(model, state)]
 
     def _one(self, query: Select[Any]) -> RetrainJob | None:
         with reading(self._engine, "cannot read the retrain job") as connection:

@@ -1,6 +1,7 @@
 """Labels as rows: those in force, and their history."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Final
@@ -25,12 +26,13 @@ from regraft.errors import NotFoundError, PreconditionError
 from regraft.files import utc_now
 from regraft.label_rules import check_label, check_note, nfc
 from regraft.model.card import EmbeddingKey
-from regraft.stores.database.engine import insert_or, one_at_a_time, reading, transaction
+from regraft.stores.database.engine import beside_each_other, insert_or, one_at_a_time, reading, transaction
 from regraft.stores.database.label_quota import check_quota, next_fits_s, set_lately
 from regraft.stores.database.tables import examples, label_history, splits
 from regraft.stores.embeddings import embedded
 from regraft.stores.etags import check_etag, etag_of
 from regraft.stores.images import EncodedPicture
+from regraft.stores.lifecycle.forget import PICTURES
 from regraft.stores.split import group_of, record_split
 
 _CHUNK: Final = 1_000
@@ -165,10 +167,22 @@ class Labels:
         with reading(self._engine, "cannot read the quota") as connection:
             return _judge(batch, _labels_of(connection, model, batch), hourly_quota - set_lately(connection, caller))
 
-    def record(self, model: str, batch: Sequence[NewExample], caller: str, hourly_quota: int) -> list[AddOutcome]:
-        """Let labels hold whose pictures are on the disk; see `regraft.stores.examples.ExamplesStore.add_all`."""
+    def record(
+        self,
+        model: str,
+        batch: Sequence[NewExample],
+        caller: str,
+        hourly_quota: int,
+        keep_again: Callable[[], object] = lambda: None,
+    ) -> list[AddOutcome]:
+        """Let labels hold whose pictures are on the disk; see `regraft.stores.examples.ExamplesStore.add_all`.
+
+        ``keep_again`` keeps those that were removed meanwhile with another model.
+        """
         with transaction(self._engine, "cannot keep the examples") as connection:
             one_at_a_time(connection, model)
+            beside_each_other(connection, PICTURES)
+            keep_again()
             quota = hourly_quota - set_lately(connection, caller) if hourly_quota else len(batch)
             outcomes = _judge(batch, _labels_of(connection, model, batch), quota)
             labellings = [
@@ -376,6 +390,16 @@ class Labels:
         )
         with reading(self._engine, "cannot count the examples") as connection:
             return int(connection.execute(query).scalar_one())
+
+    def by_label(self, model: str) -> dict[str, int]:
+        """Count a model's examples of each label, those in quarantine left out."""
+        query = select(examples.c.label, func.count()).group_by(examples.c.label)
+        query = query.where(examples.c.model == model, examples.c.quarantine == "")
+        counts: Counter[str] = Counter()
+        with reading(self._engine, "cannot count the examples") as connection:
+            for label, count in connection.execute(query):
+                counts[nfc(label)] += count
+        return dict(counts)
 
     def labelled_since(self, model: str, at: str) -> int:
         """Count examples that people labelled or removed since ``at`` (UTC, ISO 8601)."""

@@ -4,34 +4,43 @@
 
     <store>/<name>/<version>/      model.onnx, features.npz, report.html, report.json, and where a network was trained
                                    state.safetensors: immutable; appears by one rename
-    <store>/<name>/history.jsonl   every publication and every move of the alias
+    <store>/<name>/history.jsonl   see `regraft.stores.lifecycle.history`
     <store>/<name>/golden/<label>/ pictures, if anybody puts some there, that every version has to answer rightly
 
 The last line of the history that moves the alias IS the alias, so that the two cannot disagree. The numbered folders
-are the layout that Triton and TensorFlow Serving read. Writers take a lock; readers never do.
+are the layout that Triton and TensorFlow Serving read. Writers take a lock; readers never do. A model may begin without
+a version, and end in the trash: `regraft.stores.lifecycle.folders`.
 """
 
 import json
-import logging
 import os
 import shutil
-import unicodedata
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Final, Literal, TypeAlias, get_args
+from typing import Any, Final, Literal
 
 from regraft.cancellation import check_wanted
 from regraft.datasets.folders import list_folder, subfolders
-from regraft.errors import InvalidRequestError, NotFoundError, OperatorError, PreconditionError
-from regraft.files import fsync_folder, locked, storage_errors, utc_now
+from regraft.errors import InvalidRequestError, NotFoundError, PreconditionError
+from regraft.files import LOCK_PATIENCE_S, fsync_folder, locked, storage_errors, utc_now
 from regraft.label_rules import nfc
-from regraft.model_names import case_variant, is_model_name, model_name
-from regraft.stores.etags import check_etag, etag_of
-
-log = logging.getLogger("regraft.store")
+from regraft.model_names import model_name
+from regraft.stores.etags import check_etag
+from regraft.stores.lifecycle.folders import LOCK_FILE, ModelFolders
+from regraft.stores.lifecycle.history import (
+    REQUEST,
+    Beginning,
+    Histories,
+    HistoryEntry,
+    append,
+    beginning_of,
+    champions_of,
+    deletion_of,
+    etag_of_history,
+    shadow_of,
+)
 
 MODEL_FILE: Final = "model.onnx"
 FEATURES_FILE: Final = "features.npz"
@@ -40,15 +49,10 @@ REPORT_JSON_FILE: Final = "report.json"
 STATE_FILE: Final = "state.safetensors"
 """The trained weights, which a later fine-tuning goes on from; nothing serves them."""
 
-REFUSED_BECAUSE: Final = "refused: "
-"""Begins the reason in the history where the gate did not bless a version; see `HistoryEntry.refusal`."""
-
-_HISTORY: Final = "history.jsonl"
 _GOLDEN: Final = "golden"
 _STAGING: Final = ".staging"
 _PUBLISHING_PATIENCE_S: Final = 600.0
 """How long a publication, after hours of training, waits for others, which copy whole files."""
-_REQUEST: Final = "request:"
 
 
 class GateMode(StrEnum):
@@ -59,59 +63,18 @@ class GateMode(StrEnum):
     OFF = "off"
 
 
-Event: TypeAlias = Literal["publish", "promote", "rollback", "shadow", "unshadow"]
-_EVENTS: Final = get_args(Event)
-
-
-@dataclass(frozen=True)
-class HistoryEntry:
-    """One line of ``history.jsonl``.
-
-    Attributes:
-        event: ``publish`` a version; ``promote`` it to champion; ``rollback`` to the champion before; ``shadow``: it
-            judges beside the champion; ``unshadow``: no longer.
-        version: the version published, the champion from now on, or the shadow.
-        previous: the champion until now, or None.
-        who: the person or program that did it.
-        why: the reason given, or what the gate said.
-        job: the retrain job that did it; or ``request:`` and the id of the request, for which there is no field of its
-            own, since older Regrafts skip lines with fields that they do not know; or empty.
-        at: UTC, ISO 8601.
-    """
-
-    event: Event
-    version: int
-    previous: int | None
-    who: str
-    why: str
-    job: str
-    at: str
-
-    @property
-    def request_id(self) -> str:
-        """The id of the request that did it, or empty."""
-        return self.job.removeprefix(_REQUEST) if self.job.startswith(_REQUEST) else ""
-
-    @property
-    def refusal(self) -> str:
-        """The gate's reasons against a version that was published, or empty."""
-        return self.why.removeprefix(REFUSED_BECAUSE) if self.why.startswith(REFUSED_BECAUSE) else ""
-
-
 class ModelStore:
     """A folder of models, safe between threads and processes."""
 
     def __init__(self, root: Path) -> None:
         """Use the folder ``root``; it is created by the first publication."""
         self.root = root
-        self._read: dict[str, tuple[tuple[int, int, int], list[HistoryEntry]]] = {}
+        self._histories = Histories()
+        self.folders = ModelFolders(root, self._histories)
 
     def names(self) -> list[str]:
-        """Return the names of the models that have a folder, sorted."""
-        if not self.root.is_dir():
-            return []
-        names = {nfc(entry.name) for entry in self.root.iterdir() if entry.is_dir()}
-        return sorted(filter(is_model_name, names))
+        """Return the names of the models that have a folder and are not deleted, sorted."""
+        return self.folders.names()
 
     def versions(self, name: str) -> list[int]:
         """Return the published versions of a model in ascending order."""
@@ -178,14 +141,19 @@ class ModelStore:
 
         Raises:
             InvalidRequestError: it is new, and another differs from it by capital letters alone.
+            ExistsError: it is new, and a model of this name is in the trash.
+            NotFoundError: it was deleted meanwhile.
             StorageError: the disk refused; the store is as it was.
         """
+        name = model_name(name)
         folder = self._folder(name)
-        if nfc(name) not in (names := self.names()) and (other := case_variant(nfc(name), names)):
-            raise InvalidRequestError(f"model name {name!r}: some file systems take it for {other!r}, which is there")
         with storage_errors(f"cannot publish a version of {name!r}"):
-            folder.mkdir(parents=True, exist_ok=True)
-            with locked(folder / ".lock", _PUBLISHING_PATIENCE_S):
+            if name not in self.names():
+                with self.folders.naming():
+                    if name not in self.names():
+                        self.folders.check_free(name)
+                        folder.mkdir(exist_ok=True)
+            with self._locked(name, _PUBLISHING_PATIENCE_S):
                 staging = folder / _STAGING
                 shutil.rmtree(staging, ignore_errors=True)  # left by a publisher that was killed: we hold the lock
                 staging.mkdir()
@@ -255,7 +223,7 @@ class ModelStore:
             champion = self._expect(name, expected)
             if event == "rollback" and (before := self.next_rollback(name)) != to:
                 raise PreconditionError(f"a rollback of {name!r} leads to version {before} now, not {to}: look again")
-            by = f"{_REQUEST}{request_id}" if request_id else job
+            by = f"{REQUEST}{request_id}" if request_id else job
             entry = HistoryEntry(event, to, champion, who, why, by, utc_now())
             check_wanted()  # right before the line: who was told that the deadline passed must not see it work later
             self._append(name, entry)
@@ -299,11 +267,6 @@ class ModelStore:
         """Return the version that shadows the champion, or None."""
         return shadow_of(self._read_history(name))
 
-    def etag(self, name: str) -> str:
-        """Return the name of a model's state, which every line of its history changes."""
-        history = self._read_history(name)
-        return etag_of(name, len(history), *(vars(history[-1]).values() if history else ()))
-
     def set_shadow(self, name: str, version: int | None, *, who: str, why: str, etag: str = "") -> HistoryEntry:
         """Let a version shadow the champion, or end that with None.
 
@@ -331,17 +294,20 @@ class ModelStore:
             self._append(name, entry)
         return entry
 
+    def etag(self, name: str) -> str:
+        """Return the name of a model's state, which every line of its history changes."""
+        return etag_of_history(nfc(name), self._read_history(name))
+
     def history(self, name: str) -> list[HistoryEntry]:
         """Return every publication and move of the alias, oldest first."""
         return list(self._read_history(name))
 
+    def beginning(self, name: str) -> Beginning | None:
+        """Return what a model began with; None of one that began with a version."""
+        return beginning_of(self._read_history(name))
+
     def _folder(self, name: str) -> Path:
-        name = model_name(name)
-        folder = self.root / name
-        if name.isascii() or folder.is_dir():
-            return folder
-        taken_apart = self.root / unicodedata.normalize("NFD", name)  # as a Mac wrote it, and a copy kept it
-        return taken_apart if taken_apart.is_dir() else folder
+        return self.folders.of(name)
 
     def _expect(self, name: str, expected: int | None) -> int | None:
         """Return the champion if it is ``expected``; call under the lock."""
@@ -357,87 +323,27 @@ class ModelStore:
 
     @contextmanager
     def _moving(self, name: str) -> Iterator[None]:
-        with storage_errors(f"cannot move the champion of {name!r}"), locked(self._folder(name) / ".lock"):
+        with storage_errors(f"cannot move the champion of {name!r}"), self._locked(name):
+            yield
+
+    @contextmanager
+    def _locked(self, name: str, patience_s: float = LOCK_PATIENCE_S) -> Iterator[None]:
+        """Hold the lock of a model, which may have been deleted while this waited for it.
+
+        Raises:
+            NotFoundError: it was.
+        """
+        folder = self._folder(name)
+        with locked(folder / LOCK_FILE, patience_s):
+            if deletion_of(self._read_history(name)) or not folder.is_dir():
+                raise NotFoundError(f"model {name!r} was deleted meanwhile")
             yield
 
     def _append(self, name: str, entry: HistoryEntry) -> None:
-        """Append one line durably, after cutting off a torn one."""
-        path = self._folder(name) / _HISTORY
-        with path.open("a+b", buffering=0) as file:  # a buffer would be written once more on closing, after an error
-            file.seek(0)
-            end = file.read().rfind(b"\n") + 1
-            file.truncate(end)
-            left = memoryview(json.dumps(asdict(entry)).encode() + b"\n")
-            try:
-                while left:
-                    left = left[file.write(left) :]
-                os.fsync(file.fileno())
-                fsync_folder(path.parent)
-            except BaseException as error:
-                try:
-                    file.truncate(end)
-                except OSError:
-                    if not left:  # everybody can read the line: it took effect
-                        log.error("%s: its last line may not outlive a power cut: %s", path, error)
-                        return
-                raise
+        append(self._folder(name), entry)
 
     def _read_history(self, name: str) -> list[HistoryEntry]:
-        """Read the history, cached by its file's state."""
-        path = self._folder(name) / _HISTORY
-        try:
-            status = path.stat()
-        except FileNotFoundError:
-            return []
-        stamp = status.st_ino, status.st_size, status.st_mtime_ns
-        cached = self._read.get(name)
-        if cached is None or cached[0] != stamp:
-            cached = self._read[name] = stamp, list(_entries(path))
-        return cached[1]
-
-
-def champions_of(history: Sequence[HistoryEntry]) -> list[int]:
-    """Return the champions of a rollback's way, the present one last."""
-    line: list[int] = []
-    for entry in history:
-        if entry.event == "promote" and line[-1:] != [entry.version]:
-            line.append(entry.version)
-        elif entry.event == "rollback":
-            line = line[:-1]  # a damaged history may roll back more than it promoted
-    return line
-
-
-def shadow_of(history: Sequence[HistoryEntry]) -> int | None:
-    """Return the version that shadows the champion, or None."""
-    shadow = None
-    for entry in history:
-        if entry.event == "shadow":
-            shadow = entry.version
-        elif entry.event == "unshadow" or (entry.event != "publish" and entry.version == shadow):
-            shadow = None
-    return shadow
-
-
-def _entries(path: Path) -> Iterator[HistoryEntry]:
-    """Yield the entries of a history.
-
-    A line that is none, as a disk may leave it, is passed over.
-
-    Raises:
-        OperatorError: a newer Regraft wrote one that this one does not know: without it the champion may be another.
-    """
-    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1):  # after the last newline none is complete
-        try:
-            fields = json.loads(line)
-            event = fields["event"]
-        except (ValueError, TypeError, KeyError):
-            continue
-        unknown = sorted(fields.keys() - HistoryEntry.__annotations__.keys())
-        if event not in _EVENTS or unknown:
-            what = f"has {unknown[0]!r}" if unknown else f"says {event!r}"
-            raise OperatorError(f"{path}: line {number} {what}, of which this Regraft knows nothing: upgrade it")
-        with suppress(TypeError):
-            yield HistoryEntry(**fields)
+        return self._histories.of(self._folder(name))
 
 
 def _fsync_tree(folder: Path) -> None:

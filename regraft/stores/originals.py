@@ -5,7 +5,7 @@ trained into has their labels and sides already: until a person gives one anothe
 """
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Final
@@ -15,9 +15,10 @@ from sqlalchemy import Connection, Engine, select
 from regraft.files import utc_now
 from regraft.label_rules import nfc
 from regraft.model.artifact import FloatArray
-from regraft.stores.database.engine import one_at_a_time, reading, transaction
+from regraft.stores.database.engine import beside_each_other, one_at_a_time, reading, transaction
 from regraft.stores.database.tables import examples, label_history, splits
 from regraft.stores.labels import Labelling, set_labels
+from regraft.stores.lifecycle.forget import PICTURES
 from regraft.stores.split import record_split
 
 FIRST_SOURCE: Final = "first training data"
@@ -81,7 +82,15 @@ class Originals:
         """Use the tables of ``engine``, see `regraft.stores.database.engine.open_database`."""
         self._engine = engine
 
-    def record(self, model: str, batch: Sequence[OriginalPicture], annotator: str, *, is_live: bool) -> int:
+    def record(
+        self,
+        model: str,
+        batch: Sequence[OriginalPicture],
+        annotator: str,
+        keep_again: Callable[[], object] = lambda: None,
+        *,
+        is_live: bool,
+    ) -> int:
         """Record pictures whose bytes are on the disk.
 
         What a person said of one, by a label or by its removal, stays. Of a run that goes live labels and sides hold
@@ -91,6 +100,7 @@ class Originals:
             model: that was trained.
             batch: distinct pictures.
             annotator: who trained it, for the history.
+            keep_again: as in `regraft.stores.labels.Labels.record`.
             is_live: whether the run's version goes live.
 
         Returns:
@@ -101,6 +111,8 @@ class Originals:
         """
         with transaction(self._engine, "cannot keep the original pictures") as connection:
             one_at_a_time(connection, model)
+            beside_each_other(connection, PICTURES)
+            keep_again()
             known, ever = _in_force(connection, model, batch), _ever_labelled(connection, model, batch)
             fresh = [each for each in batch if each.sha256 not in ever]
             news = [each for each in batch if is_live and known.get(each.sha256, each.label) not in ("", each.label)]

@@ -74,8 +74,12 @@ def settle_interrupted(
 
 
 def fail(examples: ExamplesStore, store: ModelStore, job: RetrainJob, why: str) -> None:
-    """End a job as FAILED, unless the history has its end."""
-    if not _settle_by_history(examples, store, job):
+    """End a job as FAILED, or CANCELLED where that was asked for, unless the history has its end."""
+    if _settle_by_history(examples, store, job):
+        return
+    if examples.jobs.get(job.id).cancel_requested:
+        examples.jobs.finish(job.id, JobState.CANCELLED, "cancelled")
+    else:
         examples.jobs.finish(job.id, JobState.FAILED, why)
 
 

@@ -10,13 +10,92 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class LabelSet(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    LABEL_SET_UNSPECIFIED: _ClassVar[LabelSet]
+    LABEL_SET_OPEN: _ClassVar[LabelSet]
+    LABEL_SET_CLOSED: _ClassVar[LabelSet]
+LABEL_SET_UNSPECIFIED: LabelSet
+LABEL_SET_OPEN: LabelSet
+LABEL_SET_CLOSED: LabelSet
+
+class CreateModelRequest(_message.Message):
+    __slots__ = ("name", "backbone", "labels", "label_set", "who", "why", "request_id")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    BACKBONE_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    LABEL_SET_FIELD_NUMBER: _ClassVar[int]
+    WHO_FIELD_NUMBER: _ClassVar[int]
+    WHY_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    backbone: str
+    labels: _containers.RepeatedScalarFieldContainer[str]
+    label_set: LabelSet
+    who: str
+    why: str
+    request_id: str
+    def __init__(self, name: _Optional[str] = ..., backbone: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., label_set: _Optional[_Union[LabelSet, str]] = ..., who: _Optional[str] = ..., why: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class CreateModelResponse(_message.Message):
+    __slots__ = ("model", "effect")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    EFFECT_FIELD_NUMBER: _ClassVar[int]
+    model: Model
+    effect: HistoryEntry
+    def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ..., effect: _Optional[_Union[HistoryEntry, _Mapping]] = ...) -> None: ...
+
+class DeleteModelRequest(_message.Message):
+    __slots__ = ("name", "who", "why", "etag", "request_id")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    WHO_FIELD_NUMBER: _ClassVar[int]
+    WHY_FIELD_NUMBER: _ClassVar[int]
+    ETAG_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    who: str
+    why: str
+    etag: str
+    request_id: str
+    def __init__(self, name: _Optional[str] = ..., who: _Optional[str] = ..., why: _Optional[str] = ..., etag: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class DeleteModelResponse(_message.Message):
+    __slots__ = ("effect", "kept_until")
+    EFFECT_FIELD_NUMBER: _ClassVar[int]
+    KEPT_UNTIL_FIELD_NUMBER: _ClassVar[int]
+    effect: HistoryEntry
+    kept_until: _timestamp_pb2.Timestamp
+    def __init__(self, effect: _Optional[_Union[HistoryEntry, _Mapping]] = ..., kept_until: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class RestoreModelRequest(_message.Message):
+    __slots__ = ("name", "who", "why", "request_id")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    WHO_FIELD_NUMBER: _ClassVar[int]
+    WHY_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    who: str
+    why: str
+    request_id: str
+    def __init__(self, name: _Optional[str] = ..., who: _Optional[str] = ..., why: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class RestoreModelResponse(_message.Message):
+    __slots__ = ("model", "effect")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    EFFECT_FIELD_NUMBER: _ClassVar[int]
+    model: Model
+    effect: HistoryEntry
+    def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ..., effect: _Optional[_Union[HistoryEntry, _Mapping]] = ...) -> None: ...
+
 class ListModelsRequest(_message.Message):
-    __slots__ = ("page_size", "page_token")
+    __slots__ = ("page_size", "page_token", "show_deleted")
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
     PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    SHOW_DELETED_FIELD_NUMBER: _ClassVar[int]
     page_size: int
     page_token: str
-    def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+    show_deleted: bool
+    def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., show_deleted: bool = ...) -> None: ...
 
 class ListModelsResponse(_message.Message):
     __slots__ = ("models", "next_page_token")
@@ -161,7 +240,7 @@ class Backbone(_message.Message):
     def __init__(self, name: _Optional[str] = ..., digest: _Optional[str] = ..., weights: _Optional[str] = ..., weights_source: _Optional[str] = ..., licence: _Optional[str] = ..., precision: _Optional[str] = ..., size_bytes: _Optional[int] = ..., embedding_size: _Optional[int] = ..., input_px: _Optional[int] = ..., imagenet_top1: _Optional[float] = ..., imagenet_top1_source: _Optional[str] = ..., picture_ms: _Optional[float] = ..., is_here: bool = ..., is_default: bool = ..., added_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "served_version", "champion", "versions", "problem", "labels", "provider", "fallback_reason", "card_json", "examples", "history", "shadow", "drift", "baking", "etag")
+    __slots__ = ("name", "served_version", "champion", "versions", "problem", "labels", "provider", "fallback_reason", "card_json", "examples", "history", "shadow", "drift", "baking", "etag", "backbone", "missing", "label_set", "kept_until")
     NAME_FIELD_NUMBER: _ClassVar[int]
     SERVED_VERSION_FIELD_NUMBER: _ClassVar[int]
     CHAMPION_FIELD_NUMBER: _ClassVar[int]
@@ -177,6 +256,10 @@ class Model(_message.Message):
     DRIFT_FIELD_NUMBER: _ClassVar[int]
     BAKING_FIELD_NUMBER: _ClassVar[int]
     ETAG_FIELD_NUMBER: _ClassVar[int]
+    BACKBONE_FIELD_NUMBER: _ClassVar[int]
+    MISSING_FIELD_NUMBER: _ClassVar[int]
+    LABEL_SET_FIELD_NUMBER: _ClassVar[int]
+    KEPT_UNTIL_FIELD_NUMBER: _ClassVar[int]
     name: str
     served_version: int
     champion: int
@@ -192,7 +275,11 @@ class Model(_message.Message):
     drift: Drift
     baking: Baking
     etag: str
-    def __init__(self, name: _Optional[str] = ..., served_version: _Optional[int] = ..., champion: _Optional[int] = ..., versions: _Optional[_Iterable[int]] = ..., problem: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., provider: _Optional[str] = ..., fallback_reason: _Optional[str] = ..., card_json: _Optional[str] = ..., examples: _Optional[int] = ..., history: _Optional[_Iterable[_Union[HistoryEntry, _Mapping]]] = ..., shadow: _Optional[_Union[Shadow, _Mapping]] = ..., drift: _Optional[_Union[Drift, _Mapping]] = ..., baking: _Optional[_Union[Baking, _Mapping]] = ..., etag: _Optional[str] = ...) -> None: ...
+    backbone: str
+    missing: str
+    label_set: LabelSet
+    kept_until: _timestamp_pb2.Timestamp
+    def __init__(self, name: _Optional[str] = ..., served_version: _Optional[int] = ..., champion: _Optional[int] = ..., versions: _Optional[_Iterable[int]] = ..., problem: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., provider: _Optional[str] = ..., fallback_reason: _Optional[str] = ..., card_json: _Optional[str] = ..., examples: _Optional[int] = ..., history: _Optional[_Iterable[_Union[HistoryEntry, _Mapping]]] = ..., shadow: _Optional[_Union[Shadow, _Mapping]] = ..., drift: _Optional[_Union[Drift, _Mapping]] = ..., baking: _Optional[_Union[Baking, _Mapping]] = ..., etag: _Optional[str] = ..., backbone: _Optional[str] = ..., missing: _Optional[str] = ..., label_set: _Optional[_Union[LabelSet, str]] = ..., kept_until: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class Shadow(_message.Message):
     __slots__ = ("version", "problem", "images", "agreed", "confidence_shift", "flips")

@@ -60,6 +60,21 @@ class ModelsStub(object):
                 request_serializer=regraft_dot_v1_dot_models__pb2.ShadowRequest.SerializeToString,
                 response_deserializer=regraft_dot_v1_dot_models__pb2.ShadowResponse.FromString,
                 _registered_method=True)
+        self.CreateModel = channel.unary_unary(
+                '/regraft.v1.Models/CreateModel',
+                request_serializer=regraft_dot_v1_dot_models__pb2.CreateModelRequest.SerializeToString,
+                response_deserializer=regraft_dot_v1_dot_models__pb2.CreateModelResponse.FromString,
+                _registered_method=True)
+        self.DeleteModel = channel.unary_unary(
+                '/regraft.v1.Models/DeleteModel',
+                request_serializer=regraft_dot_v1_dot_models__pb2.DeleteModelRequest.SerializeToString,
+                response_deserializer=regraft_dot_v1_dot_models__pb2.DeleteModelResponse.FromString,
+                _registered_method=True)
+        self.RestoreModel = channel.unary_unary(
+                '/regraft.v1.Models/RestoreModel',
+                request_serializer=regraft_dot_v1_dot_models__pb2.RestoreModelRequest.SerializeToString,
+                response_deserializer=regraft_dot_v1_dot_models__pb2.RestoreModelResponse.FromString,
+                _registered_method=True)
         self.ListBackbones = channel.unary_unary(
                 '/regraft.v1.Models/ListBackbones',
                 request_serializer=regraft_dot_v1_dot_models__pb2.ListBackbonesRequest.SerializeToString,
@@ -111,6 +126,33 @@ class ModelsServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateModel(self, request, context):
+        """Begin a model: a name, and a backbone of the store. It takes examples when the answer comes, and answers nothing
+        until its first retrain has made version 1: Classify is FAILED_PRECONDITION, and says what is missing.
+        ALREADY_EXISTS: the name is in use, or in the trash. NOT_FOUND: no such backbone here; the text says how to get one.
+        INVALID_ARGUMENT: no model can be called so, or a label is none. Tried again as Promote is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteModel(self, request, context):
+        """Take a model out of service, into the trash, where it stays for the server's --trash-days; then it goes for good, with
+        its pictures, unless another model has them too. What it is answering is answered, then it is NOT_FOUND; its
+        unfinished job is cancelled. Tried again as Promote is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RestoreModel(self, request, context):
+        """Bring a model back from the trash, as it was. NOT_FOUND: the trash does not have it. ALREADY_EXISTS: it is not
+        deleted. Tried again as Promote is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListBackbones(self, request, context):
         """The backbones that a model can begin with here, by name, a page at a time.
         """
@@ -145,6 +187,21 @@ def add_ModelsServicer_to_server(servicer, server):
                     servicer.Shadow,
                     request_deserializer=regraft_dot_v1_dot_models__pb2.ShadowRequest.FromString,
                     response_serializer=regraft_dot_v1_dot_models__pb2.ShadowResponse.SerializeToString,
+            ),
+            'CreateModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateModel,
+                    request_deserializer=regraft_dot_v1_dot_models__pb2.CreateModelRequest.FromString,
+                    response_serializer=regraft_dot_v1_dot_models__pb2.CreateModelResponse.SerializeToString,
+            ),
+            'DeleteModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteModel,
+                    request_deserializer=regraft_dot_v1_dot_models__pb2.DeleteModelRequest.FromString,
+                    response_serializer=regraft_dot_v1_dot_models__pb2.DeleteModelResponse.SerializeToString,
+            ),
+            'RestoreModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.RestoreModel,
+                    request_deserializer=regraft_dot_v1_dot_models__pb2.RestoreModelRequest.FromString,
+                    response_serializer=regraft_dot_v1_dot_models__pb2.RestoreModelResponse.SerializeToString,
             ),
             'ListBackbones': grpc.unary_unary_rpc_method_handler(
                     servicer.ListBackbones,
@@ -288,6 +345,87 @@ class Models(object):
             '/regraft.v1.Models/Shadow',
             regraft_dot_v1_dot_models__pb2.ShadowRequest.SerializeToString,
             regraft_dot_v1_dot_models__pb2.ShadowResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/regraft.v1.Models/CreateModel',
+            regraft_dot_v1_dot_models__pb2.CreateModelRequest.SerializeToString,
+            regraft_dot_v1_dot_models__pb2.CreateModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/regraft.v1.Models/DeleteModel',
+            regraft_dot_v1_dot_models__pb2.DeleteModelRequest.SerializeToString,
+            regraft_dot_v1_dot_models__pb2.DeleteModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RestoreModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/regraft.v1.Models/RestoreModel',
+            regraft_dot_v1_dot_models__pb2.RestoreModelRequest.SerializeToString,
+            regraft_dot_v1_dot_models__pb2.RestoreModelResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -274,7 +274,7 @@ class LearningPoint(_message.Message):
     def __init__(self, epoch: _Optional[int] = ..., epochs: _Optional[int] = ..., loss: _Optional[float] = ..., tune_loss: _Optional[float] = ..., accuracy: _Optional[float] = ...) -> None: ...
 
 class Verdict(_message.Message):
-    __slots__ = ("blessed", "reasons", "holdout_images", "champion_accuracy", "challenger_accuracy", "champion_known_accuracy", "challenger_known_accuracy", "classes", "cautions", "p_value", "slices", "golden_images", "golden_failures", "new_images", "suspects", "suspects_p_value", "old_suspect_share", "suspected", "loss_p_value", "loss_bound", "quarantined", "in_quarantine", "anchor", "champion_log_loss", "challenger_log_loss", "log_loss_p_value", "champion_calibration_error", "challenger_calibration_error")
+    __slots__ = ("blessed", "reasons", "holdout_images", "champion_accuracy", "challenger_accuracy", "champion_known_accuracy", "challenger_known_accuracy", "classes", "cautions", "p_value", "slices", "golden_images", "golden_failures", "new_images", "suspects", "suspects_p_value", "old_suspect_share", "suspected", "loss_p_value", "loss_bound", "quarantined", "in_quarantine", "anchor", "champion_log_loss", "challenger_log_loss", "log_loss_p_value", "champion_calibration_error", "challenger_calibration_error", "first")
     BLESSED_FIELD_NUMBER: _ClassVar[int]
     REASONS_FIELD_NUMBER: _ClassVar[int]
     HOLDOUT_IMAGES_FIELD_NUMBER: _ClassVar[int]
@@ -303,6 +303,7 @@ class Verdict(_message.Message):
     LOG_LOSS_P_VALUE_FIELD_NUMBER: _ClassVar[int]
     CHAMPION_CALIBRATION_ERROR_FIELD_NUMBER: _ClassVar[int]
     CHALLENGER_CALIBRATION_ERROR_FIELD_NUMBER: _ClassVar[int]
+    FIRST_FIELD_NUMBER: _ClassVar[int]
     blessed: bool
     reasons: _containers.RepeatedScalarFieldContainer[str]
     holdout_images: int
@@ -331,7 +332,26 @@ class Verdict(_message.Message):
     log_loss_p_value: float
     champion_calibration_error: float
     challenger_calibration_error: float
-    def __init__(self, blessed: bool = ..., reasons: _Optional[_Iterable[str]] = ..., holdout_images: _Optional[int] = ..., champion_accuracy: _Optional[float] = ..., challenger_accuracy: _Optional[float] = ..., champion_known_accuracy: _Optional[float] = ..., challenger_known_accuracy: _Optional[float] = ..., classes: _Optional[_Iterable[_Union[ClassVerdict, _Mapping]]] = ..., cautions: _Optional[_Iterable[str]] = ..., p_value: _Optional[float] = ..., slices: _Optional[_Iterable[_Union[SliceVerdict, _Mapping]]] = ..., golden_images: _Optional[int] = ..., golden_failures: _Optional[_Iterable[str]] = ..., new_images: _Optional[int] = ..., suspects: _Optional[int] = ..., suspects_p_value: _Optional[float] = ..., old_suspect_share: _Optional[float] = ..., suspected: _Optional[_Iterable[_Union[SuspectLabel, _Mapping]]] = ..., loss_p_value: _Optional[float] = ..., loss_bound: _Optional[float] = ..., quarantined: _Optional[int] = ..., in_quarantine: _Optional[int] = ..., anchor: _Optional[_Union[AnchorVerdict, _Mapping]] = ..., champion_log_loss: _Optional[float] = ..., challenger_log_loss: _Optional[float] = ..., log_loss_p_value: _Optional[float] = ..., champion_calibration_error: _Optional[float] = ..., challenger_calibration_error: _Optional[float] = ...) -> None: ...
+    first: FirstEvidence
+    def __init__(self, blessed: bool = ..., reasons: _Optional[_Iterable[str]] = ..., holdout_images: _Optional[int] = ..., champion_accuracy: _Optional[float] = ..., challenger_accuracy: _Optional[float] = ..., champion_known_accuracy: _Optional[float] = ..., challenger_known_accuracy: _Optional[float] = ..., classes: _Optional[_Iterable[_Union[ClassVerdict, _Mapping]]] = ..., cautions: _Optional[_Iterable[str]] = ..., p_value: _Optional[float] = ..., slices: _Optional[_Iterable[_Union[SliceVerdict, _Mapping]]] = ..., golden_images: _Optional[int] = ..., golden_failures: _Optional[_Iterable[str]] = ..., new_images: _Optional[int] = ..., suspects: _Optional[int] = ..., suspects_p_value: _Optional[float] = ..., old_suspect_share: _Optional[float] = ..., suspected: _Optional[_Iterable[_Union[SuspectLabel, _Mapping]]] = ..., loss_p_value: _Optional[float] = ..., loss_bound: _Optional[float] = ..., quarantined: _Optional[int] = ..., in_quarantine: _Optional[int] = ..., anchor: _Optional[_Union[AnchorVerdict, _Mapping]] = ..., champion_log_loss: _Optional[float] = ..., challenger_log_loss: _Optional[float] = ..., log_loss_p_value: _Optional[float] = ..., champion_calibration_error: _Optional[float] = ..., challenger_calibration_error: _Optional[float] = ..., first: _Optional[_Union[FirstEvidence, _Mapping]] = ...) -> None: ...
+
+class FirstEvidence(_message.Message):
+    __slots__ = ("images", "cross_validated_accuracy", "low", "high", "holdout_images", "holdout_accuracy", "accuracy")
+    IMAGES_FIELD_NUMBER: _ClassVar[int]
+    CROSS_VALIDATED_ACCURACY_FIELD_NUMBER: _ClassVar[int]
+    LOW_FIELD_NUMBER: _ClassVar[int]
+    HIGH_FIELD_NUMBER: _ClassVar[int]
+    HOLDOUT_IMAGES_FIELD_NUMBER: _ClassVar[int]
+    HOLDOUT_ACCURACY_FIELD_NUMBER: _ClassVar[int]
+    ACCURACY_FIELD_NUMBER: _ClassVar[int]
+    images: int
+    cross_validated_accuracy: float
+    low: float
+    high: float
+    holdout_images: int
+    holdout_accuracy: float
+    accuracy: float
+    def __init__(self, images: _Optional[int] = ..., cross_validated_accuracy: _Optional[float] = ..., low: _Optional[float] = ..., high: _Optional[float] = ..., holdout_images: _Optional[int] = ..., holdout_accuracy: _Optional[float] = ..., accuracy: _Optional[float] = ...) -> None: ...
 
 class AnchorVerdict(_message.Message):
     __slots__ = ("images", "best_accuracy", "accuracy", "loss_p_value", "classes")

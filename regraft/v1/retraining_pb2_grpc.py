@@ -105,7 +105,7 @@ class RetrainingServicer(object):
 
     def Retrain(self, request, context):
         """Start a retrain job and return at once; it waits while the server runs another model's. FAILED_PRECONDITION: this
-        model has an unfinished job, or no champion.
+        model has an unfinished job; or it has neither a champion nor, created without a version, labels enough for its first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

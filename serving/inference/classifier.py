@@ -21,8 +21,9 @@ from regraft.image.spec import Crop
 from regraft.model.card import ModelCard
 from serving.inference.backbone import InferenceRequest, InferenceResult
 from serving.inference.engine import Output
+from serving.inference.models_in_memory import ServedModel
 from serving.inference.picture_memory import PictureMemory
-from serving.inference.registry import ModelRegistry, ServedModel
+from serving.inference.registry import ModelRegistry
 from serving.inference.shares import Grant, Shares
 from serving.telemetry.call import caller, current
 from serving.telemetry.metrics import Metrics

@@ -1,4 +1,4 @@
-"""Registry of models in memory: load, swap, retire, all on the event loop.
+"""Registry of models in memory: begin, load, swap, retire, all on the event loop.
 
 Only file work goes to threads. A request holds one version to its end. A version whose successor went live is retired
 when its last request is over, and a backbone is closed when no version uses it any more.
@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
@@ -19,6 +19,7 @@ from regraft.errors import (
     DrainingError,
     InvalidRequestError,
     NotFoundError,
+    NoVersionError,
     OverloadedError,
     PreconditionError,
     RegraftError,
@@ -28,12 +29,15 @@ from regraft.image.limits import DEFAULT_LIMITS, ImageLimits
 from regraft.label_rules import nfc
 from regraft.machine import cpu_budget, trim_heap
 from regraft.model import artifact
-from regraft.model.artifact import Head
-from regraft.model.card import EmbeddingKey, ModelCard
-from regraft.stores.models import MODEL_FILE, HistoryEntry, ModelStore
-from serving.inference.backbone import Backbone
+from regraft.model.artifact import Head, blank_head, graft_blank
+from regraft.model.card import ModelCard
+from regraft.stores.backbones import BackboneStore, StoredBackbone
+from regraft.stores.lifecycle.history import Beginning, HistoryEntry
+from regraft.stores.models import MODEL_FILE, ModelStore
+from serving.inference.backbones_in_memory import BackbonesInMemory
 from serving.inference.cpus import CpuPool
 from serving.inference.engine import Engine
+from serving.inference.models_in_memory import BegunModel, HeldModel, ServedModel
 from serving.inference.store_watcher import StoreWatcher
 from serving.supervisor import Backoff, do_all
 from serving.telemetry.call import current, may_name
@@ -47,46 +51,9 @@ _PAUSES: Final = Backoff(0.5, 300.0)
 _MAX_FALLBACKS: Final = 3
 """Former champions that are tried: each that cannot be loaded takes its time."""
 
-EngineOpener: TypeAlias = Callable[[Path, ModelCard], Engine]
-
-
-@dataclass(eq=False)
-class ServedModel:
-    """One version in memory.
-
-    Attributes:
-        users: the registry itself, and every request.
-        answers: pictures that it answered.
-        failures: requests that failed, and neither the caller nor the moment was to blame.
-    """
-
-    name: str
-    version: int
-    card: ModelCard
-    head: Head
-    backbone: Backbone
-    users: int = 0
-    answers: int = 0
-    failures: int = 0
-
-    @property
-    def key(self) -> EmbeddingKey:
-        """The key of the embeddings that come with its answers."""
-        return self.card.embedding_key.computed_in(self.backbone.engine.arithmetic)
-
-    @cached_property
-    def card_json(self) -> str:
-        """The card as clients get it; not to be made on the event loop."""
-        return self.card.to_sparse_json()
-
-    def check_version(self, wanted: int | None) -> None:
-        """Refuse a wanted version that is not this one.
-
-        Raises:
-            NotFoundError: it is another.
-        """
-        if wanted not in (None, self.version):
-            raise NotFoundError(f"version {wanted} of {self.name!r} does not answer; version {self.version} does")
+EngineOpener: TypeAlias = Callable[[Path | bytes, ModelCard | StoredBackbone], Engine]
+WITHOUT_VERSION: Final = "labelled pictures of two classes, and a retrain"
+"""What a model needs for its first version, where nobody has counted."""
 
 
 @dataclass(frozen=True)
@@ -140,8 +107,8 @@ class ModelRegistry:
         again at the first `refresh` after the next of ``pauses``.
         """
         self.store = store
+        self._backbone_store = BackboneStore(store.root)
         self._open_engine = open_engine
-        self._max_queue = max_queue
         self.limits = limits
         self.threads = threads
         self._only = frozenset(map(nfc, only))
@@ -149,17 +116,24 @@ class ModelRegistry:
         self._pauses = pauses
         self._metrics = metrics
         self.cpus = CpuPool(cpus or cpu_budget())
+        self.backbones = BackbonesInMemory(
+            threads, self.cpus, max_queue=max_queue, limits=limits, on_batch=metrics.batch_size.observe
+        )
         self._served: dict[str, ServedModel] = {}
+        self._begun: dict[str, BegunModel] = {}
         self._followed: set[str] = set()
         self._removed: set[str] = set()  # at the last refresh
-        self._backbones: dict[str, Backbone] = {}
         self._problems: dict[str, _Problem] = {}
         self._changing = asyncio.Lock()
-        metrics.watch_queue(lambda: sum(backbone.depth for backbone in list(self._backbones.values())))
+        metrics.watch_queue(lambda: self.backbones.depth)
 
     def names(self) -> list[str]:
         """Return the names of the models that answer."""
         return sorted(self._served)
+
+    def names_held(self) -> list[str]:
+        """Return the names of the models that take examples, whether they answer or not."""
+        return sorted({*self._served, *self._begun})
 
     def resolve(self, name: str) -> str:
         """Return ``name``, or, where it is empty, that of the only model that the caller may name.
@@ -174,13 +148,15 @@ class ModelRegistry:
         if len(names) > 1:
             raise InvalidRequestError(f"name: which model? This server has {', '.join(names)}")
         if not names:
-            raise PreconditionError(f"there is no model in {self.store.root} yet: train one with `regraft train`")
+            raise PreconditionError(
+                f"there is no model in {self.store.root} yet: train one with `regraft train`, or begin one with "
+                "`regraft models create`"
+            )
         return names[0]
 
     def refusal(self, seconds_left: float | None) -> OverloadedError | None:
         """Return the error by which every backbone would refuse a request now, or None."""
-        refusals = [backbone.refusal(seconds_left) for backbone in self._backbones.values()]
-        return refusals[0] if refusals and all(refusals) else None
+        return self.backbones.refusal(seconds_left)
 
     @contextmanager
     def acquire(self, name: str = "") -> Iterator[ServedModel]:
@@ -188,6 +164,7 @@ class ModelRegistry:
 
         Raises:
             NotFoundError: there is no such model.
+            NoVersionError: it was created, and has no version yet.
             PreconditionError: it has no version that could be loaded.
         """
         served = self.get(name)
@@ -210,7 +187,25 @@ class ModelRegistry:
             raise NotFoundError(f"there is no model {name!r}; this server has: {there_are}")
         is_coming = not self.stored.has_looked or self.stored.get(name).champion is not None
         state = "is being loaded: try again" if is_coming else "has no champion: promote a version"
-        raise PreconditionError(self.problem(name) or f"model {name!r} {state}")
+        problem = self.problem(name)
+        if not problem and not is_coming and self.stored.get(name).beginning:
+            raise NoVersionError(name, WITHOUT_VERSION)
+        raise PreconditionError(problem or f"model {name!r} {state}")
+
+    @contextmanager
+    def hold(self, name: str = "") -> Iterator[HeldModel]:
+        """Hold a model that takes examples, whether it answers or not; errors as `acquire`."""
+        held = self.held(name)
+        held.users += 1
+        try:
+            yield held
+        finally:
+            self._release(held)
+
+    def held(self, name: str) -> HeldModel:
+        """Return a model that takes examples, without holding it; errors as `acquire`."""
+        begun = self._begun.get(self.resolve(name))
+        return begun or self.get(name)
 
     def problem(self, name: str) -> str:
         """Return why a model's champion does not answer, or an empty text."""
@@ -232,16 +227,17 @@ class ModelRegistry:
             await do_all([self.stored.look, self._drop_deleted, self._follow_all])
 
     async def _drop_deleted(self) -> None:
-        removed = {*self._served, *self._followed}.difference(self.stored.names())
+        removed = {*self._served, *self._begun, *self._followed}.difference(self.stored.names())
         self._followed = {*self.stored.names()}
         for name in removed | self._removed:  # once more a look later, for what requests in flight have counted since
             self._metrics.forget(name)
         self._removed = removed
         for name in removed:
-            log.warning("model %s: its folder is gone from the store, so it answers no more", name)
+            log.warning("model %s: it was deleted, or its folder is gone from the store: it answers no more", name)
             self._problems.pop(name, None)
-            if served := self._served.pop(name, None):
-                self._release(served)
+            for held in (self._served.pop(name, None), self._begun.pop(name, None)):
+                if held:
+                    self._release(held)
         if removed:
             await self.threads.store.run(trim_heap)
 
@@ -297,10 +293,42 @@ class ModelRegistry:
                 self._swap(loaded)
         return entry
 
+    async def create(
+        self, name: str, beginning: Beginning, *, who: str, why: str, request_id: str = ""
+    ) -> HistoryEntry:
+        """Begin a model, and take its examples from now on; arguments and errors as `ModelFolders.create`."""
+        create = partial(self.store.folders.create, who=who, why=why, request_id=request_id)
+        return await self._change_folders(name, partial(create, name, beginning))
+
+    async def delete(self, name: str, *, who: str, why: str, etag: str = "", request_id: str = "") -> HistoryEntry:
+        """Delete a model; what it is answering is answered. Arguments and errors as `ModelFolders.delete`."""
+        delete = partial(self.store.folders.delete, who=who, why=why, etag=etag, request_id=request_id)
+        return await self._change_folders(name, partial(delete, name))
+
+    async def restore(self, name: str, *, who: str, why: str, request_id: str = "") -> HistoryEntry:
+        """Bring a model back, and let it answer; arguments and errors as `ModelFolders.restore`."""
+        restore = partial(self.store.folders.restore, who=who, why=why, request_id=request_id)
+        return await self._change_folders(name, partial(restore, name))
+
+    async def _change_folders(self, name: str, change: Callable[[], HistoryEntry]) -> HistoryEntry:
+        """Change which models there are, and follow that; once it took effect nothing is raised."""
+        if self._only and nfc(name) not in self._only:
+            raise PreconditionError(f"this server was told to serve others than {name!r}: ask one that serves it")
+        async with self._changing:
+            entry = await self.threads.moves.run(change)
+            try:
+                await do_all([self.stored.look, self._drop_deleted, partial(self._follow_if_there, nfc(name))])
+            except Exception:
+                log.exception("model %s: %s took effect, but what follows from it failed", name, entry.event)
+        return entry
+
+    async def _follow_if_there(self, name: str) -> None:
+        if name in self.stored.names():
+            await self._follow(name)
+
     def close(self) -> None:
         """Refuse what waits in the lanes."""
-        for backbone in self._backbones.values():
-            backbone.close()
+        self.backbones.close()
 
     async def _follow(self, name: str) -> None:
         """Bring one model in line with the last look at the store."""
@@ -310,9 +338,13 @@ class ModelRegistry:
             return
         champion = stored.champion
         self._metrics.of(name)  # begins its counters
-        self._metrics.champion_version.labels(name).set(champion or 0)
+        if champion or stored.has_versions:  # of a model that was just created none is missing
+            self._metrics.champion_version.labels(name).set(champion or 0)
         self._metrics.served_version.labels(name).set(served.version if served else 0)
-        if champion is None or (served and served.version == champion):
+        if champion is None and stored.beginning and name not in self._begun and not served:
+            if problem is None or problem.is_due():
+                await self._begin(name, stored.beginning)
+        elif champion is None or (served and served.version == champion):
             self._problems.pop(name, None)
         elif problem is None or problem.version != champion or problem.is_due():
             await self._try_champion(name, champion)
@@ -345,6 +377,28 @@ class ModelRegistry:
             if not isinstance(error, (RegraftError, OSError)):
                 raise
 
+    async def _begin(self, name: str, beginning: Beginning) -> None:
+        """Open the backbone of a model without a version, for its examples."""
+        problem = self._problems.pop(name, None)
+        try:
+            stored = await self.threads.store.run(self._backbone_store.find, beginning.backbone)
+            head = blank_head(stored.embedding_size)
+            backbone = await self.backbones.use(stored, head, partial(self._open_stored, stored))
+        except Exception as error:
+            failures = problem.failures + 1 if problem else 1
+            text = f"its backbone {beginning.backbone_name!r} cannot be loaded: {error}"
+            self._problems[name] = _Problem(None, text, failures, _now_s() + self._pauses.after(failures))
+            log.error("model %s: %s", name, text)
+            if not isinstance(error, (RegraftError, OSError)):
+                raise
+            return
+        self._begun[name] = BegunModel(name, stored, head, backbone, users=1)
+        log.info("model %s: it has no version yet, and takes examples for %s", name, stored.name)
+
+    def _open_stored(self, stored: StoredBackbone) -> Engine:
+        graph = graft_blank(self._backbone_store.read(stored))
+        return self._open_engine(graph.SerializeToString(), stored)
+
     async def _serve_predecessor(self, name: str) -> None:
         """Let the latest former champion answer that can be loaded."""
         for version in self.stored.get(name).champions[-2 : -2 - _MAX_FALLBACKS : -1]:
@@ -362,27 +416,8 @@ class ModelRegistry:
         card, head = await self.threads.store.run(_read, path)
         if card.name != name:
             raise ArtifactError(f"{path}: its card says that it is model {card.name!r}")
-        digest = card.backbone.digest
-        backbone = self._backbones.get(digest)
-        is_shared = backbone is not None
-        if backbone is None:
-            engine = await self.threads.store.run(self._open_engine, path, card)
-            backbone = self._backbones[digest] = Backbone(
-                engine,
-                max_queue=self._max_queue,
-                limits=self.limits,
-                on_batch=self._metrics.batch_size.observe,
-                cpus=self.cpus,
-            )
-        backbone.users += 1  # before the trial, or the last request of an old version could close it meanwhile
-        try:
-            if is_shared:
-                await backbone.try_head(head, card.image.crop_px)
-            else:
-                await backbone.warm_up(head, card.image.crop_px)
-        except BaseException:
-            self._give_up(backbone, digest)
-            raise
+        is_shared = self.backbones.get(card.backbone.digest) is not None
+        backbone = await self.backbones.use(card, head, partial(self._open_engine, path, card))
         log.info(
             "model %s: version %d loaded on %s, %s%s",
             name,
@@ -401,25 +436,23 @@ class ModelRegistry:
         self._metrics.served_version.labels(new.name).set(new.version)
         engine = new.backbone.engine
         self._metrics.show_provider(new.name, engine.provider, is_fallback=bool(engine.fallback_reason))
-        kind = "head" if old and old.backbone is new.backbone else "session"
+        begun = self._begun.pop(new.name, None)
+        before = old or begun
+        kind = "head" if before and before.backbone is new.backbone else "session"
         self._metrics.swaps.labels(new.name, kind).inc()
         log.info("model %s: version %d answers (before: %s)", new.name, new.version, old.version if old else "none")
-        if old:
-            self._release(old)
+        for held in (old, begun):
+            if held:
+                self._release(held)
 
-    def _release(self, served: ServedModel) -> None:
-        """Give up one use of a version; the last one gives up its backbone."""
-        served.users -= 1
-        if served.users:
+    def _release(self, held: HeldModel) -> None:
+        """Give up one use of a version, or of a model without one; the last one gives up its backbone."""
+        held.users -= 1
+        if held.users:
             return
-        log.info("model %s: version %d retired", served.name, served.version)
-        self._give_up(served.backbone, served.card.backbone.digest)
-
-    def _give_up(self, backbone: Backbone, digest: str) -> None:
-        backbone.users -= 1
-        if not backbone.users:
-            backbone.close()
-            del self._backbones[digest]
+        if isinstance(held, ServedModel):
+            log.info("model %s: version %d retired", held.name, held.version)
+        self.backbones.give_up(held.backbone, held.card.backbone.digest)
 
 
 @contextmanager

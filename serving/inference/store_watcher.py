@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from regraft.errors import OperatorError, StorageError
-from regraft.stores.models import HistoryEntry, ModelStore, champions_of, shadow_of
+from regraft.stores.lifecycle.history import Beginning, HistoryEntry, beginning_of, champions_of, shadow_of
+from regraft.stores.models import ModelStore
 from serving.threads import Threads
 
 
@@ -30,6 +31,16 @@ class StoredModel:
     def champions(self) -> Sequence[int]:
         """The champions of the line of rollbacks, the present one last."""
         return champions_of(self.history)
+
+    @cached_property
+    def has_versions(self) -> bool:
+        """True once one was published."""
+        return not self.beginning or any(entry.event == "publish" for entry in self.history)
+
+    @cached_property
+    def beginning(self) -> Beginning | None:
+        """What it began with, without a version; None of one that began with a version."""
+        return beginning_of(self.history)
 
     @cached_property
     def shadow(self) -> int | None:

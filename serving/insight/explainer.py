@@ -20,8 +20,9 @@ from regraft.image.spec import Crop
 from regraft.label_rules import nfc
 from regraft.model.artifact import FloatArray
 from serving.inference.backbone import InferenceRequest
+from serving.inference.models_in_memory import ServedModel
 from serving.inference.picture_memory import PictureMemory
-from serving.inference.registry import ModelRegistry, ServedModel
+from serving.inference.registry import ModelRegistry
 from serving.inference.shares import Shares
 from serving.telemetry.call import caller
 

@@ -20,8 +20,9 @@ from regraft.stores.examples import ExamplesStore
 from regraft.stores.images import Bounds
 from regraft.stores.labels import AddOutcome, NewExample
 from regraft.stores.unlabelled.pool import NewPicture, PoolOutcome, pool_used_up
+from serving.inference.models_in_memory import HeldModel
 from serving.inference.picture_memory import PictureMemory
-from serving.inference.registry import ModelRegistry, ServedModel
+from serving.inference.registry import ModelRegistry
 from serving.inference.shares import Shares
 from serving.retraining.decoders import Decoders, Encoded
 from serving.telemetry.call import caller, note_effect
@@ -113,7 +114,7 @@ class _Stored:
 
 @dataclass(frozen=True, eq=False)
 class _Waiting:
-    served: ServedModel
+    served: HeldModel
     sender: Sender
     new: New
     pixels: int
@@ -145,7 +146,7 @@ class ExampleIntake:
         models: ModelRegistry,
         examples: ExamplesStore,
         decoders: Decoders,
-        on_stored: Callable[[ServedModel, str, Crop], object],
+        on_stored: Callable[[HeldModel, str, Crop], object],
         rules: IntakeRules = IntakeRules(),
         memory: Shares | None = None,
     ) -> None:
@@ -195,7 +196,7 @@ class ExampleIntake:
         """Take in one picture without a label; as `add`."""
         try:
             new.check()
-            served = self._models.get(model)
+            served = self._models.held(model)
             stored = await self._take_in(served, sender, new, on_admitted)
         except CallerError as error:
             sender.outcomes[PoolOutcome.REJECTED] += 1
@@ -213,7 +214,7 @@ class ExampleIntake:
         check_label(new.label)
         for name in ("source", "annotator", "request_id", "group"):
             check_note(name, getattr(new, name))
-        served = self._models.get(model)
+        served = self._models.held(model)
         self.check_allowed(served, new.label)
         new = await self._with_picture(served, new)
         first = sender.labels.setdefault((served.name, new.sha256), FirstLabel(new.label))
@@ -231,17 +232,24 @@ class ExampleIntake:
             self._on_stored(served, new.sha256, stored.crop)
         return IntakeResult(stored.outcome, new.sha256)
 
-    def check_allowed(self, served: ServedModel, label: str) -> None:
-        """Refuse a label of a new class, where the rules take none.
+    def check_allowed(self, served: HeldModel, label: str) -> None:
+        """Refuse a label of a new class, where server or model take none.
 
         Raises:
-            InvalidRequestError: it would.
+            InvalidRequestError: it would be.
         """
-        if self.rules.labels == "closed" and nfc(label) not in map(nfc, served.card.labels):
-            some = ", ".join(served.card.labels[:20])
-            raise InvalidRequestError(f"label {label!r}: this server takes no new ones (--labels closed), only {some}")
+        beginning = self._models.stored.get(served.name).beginning
+        if "closed" not in (self.rules.labels, beginning.policy if beginning else "open"):
+            return
+        known = {*map(nfc, served.labels), *(beginning.labels if beginning else ())}
+        if nfc(label) not in known:
+            whose = "this server takes no new ones (--labels closed)"
+            if self.rules.labels == "open":
+                whose = f"model {served.name!r} was created with a closed set"
+            some = ", ".join(sorted(known)[:20]) or "none"
+            raise InvalidRequestError(f"label {label!r}: {whose}, only {some}")
 
-    async def _with_picture(self, served: ServedModel, new: NewExample) -> NewExample:
+    async def _with_picture(self, served: HeldModel, new: NewExample) -> NewExample:
         """Return an example with its picture, which may be here already."""
         if new.data:
             if new.stated_sha256 not in ("", new.sha256):
@@ -251,13 +259,13 @@ class ExampleIntake:
             return new
         return await (self._with_pooled(served, new) if new.stated_sha256 else self._with_kept(served, new))
 
-    async def _with_pooled(self, served: ServedModel, new: NewExample) -> NewExample:
+    async def _with_pooled(self, served: HeldModel, new: NewExample) -> NewExample:
         pool = self._examples.pool
         picture = await self._threads.database.run(pool.find, served.name, new.stated_sha256)
         data = await self._threads.database.run(pool.read, picture.sha256)
         return replace(new, data=data, source=new.source or picture.source)
 
-    async def _with_kept(self, served: ServedModel, new: NewExample) -> NewExample:
+    async def _with_kept(self, served: HeldModel, new: NewExample) -> NewExample:
         if not new.request_id:
             raise InvalidRequestError(
                 "image: neither a picture, nor the sha256 of one without a label, nor the request_id of a kept one"
@@ -273,16 +281,14 @@ class ExampleIntake:
             await self._threads.writes.run(self._examples.embeddings.put, request.key, vectors)
         return replace(new, data=data)
 
-    async def _take_in(
-        self, served: ServedModel, sender: Sender, new: New, on_admitted: Callable[[], object]
-    ) -> _Stored:
+    async def _take_in(self, served: HeldModel, sender: Sender, new: New, on_admitted: Callable[[], object]) -> _Stored:
         """Store a picture once there is memory for it."""
         cost = await self._memory.cost(new.data, served.card.image)
         with await self._memory.take([cost], sender.caller, patient=True):
             on_admitted()
             return await self._store(served, sender, new, cost.pixels)
 
-    async def _store(self, served: ServedModel, sender: Sender, new: New, pixels: int) -> _Stored:
+    async def _store(self, served: HeldModel, sender: Sender, new: New, pixels: int) -> _Stored:
         key = served.name, sender.caller, type(new)
         waiting = _Waiting(served, sender, new, pixels, asyncio.get_running_loop().create_future())
         self._waiting[key].append(waiting)

@@ -21,7 +21,8 @@ from regraft.stores.images import ImageFile
 from regraft.stores.labels import Labels
 from regraft.stores.unlabelled.pool import PicturePool
 from serving.inference.backbone import InferenceRequest
-from serving.inference.registry import ModelRegistry, ServedModel
+from serving.inference.models_in_memory import HeldModel
+from serving.inference.registry import ModelRegistry
 
 log = logging.getLogger("regraft.embedder")
 
@@ -48,7 +49,7 @@ class BackgroundEmbedder:
         examples: ExamplesStore,
         on_embedded: Callable[[str], object] = lambda _name: None,
     ) -> None:
-        """Embed the examples of the models that are served.
+        """Embed the examples of all models, whether they answer or not.
 
         Args:
             models: the registry.
@@ -69,14 +70,14 @@ class BackgroundEmbedder:
 
     def wake(self) -> None:
         """Look for missing embeddings in the database."""
-        names = self._models.names()
+        names = self._models.names_held()
         self._may_miss.update(names)
         for removed in self._crops.keys() - set(names):
             del self._crops[removed]
             self._looked_through.clear()
         self._wake_chains()
 
-    def offer(self, served: ServedModel, sha256: str, crop: Crop) -> None:
+    def offer(self, served: HeldModel, sha256: str, crop: Crop) -> None:
         """Take a new example with its crop."""
         crops = self._crops[served.name]
         if (len(crops) + 1) * crop.nbytes > _MAX_CROPS_BYTES:
@@ -106,7 +107,7 @@ class BackgroundEmbedder:
         while True:
             await awake.wait()
             awake.clear()
-            for name in self._models.names():
+            for name in self._models.names_held():
                 await self._embed_all(name)
 
     async def _embed_all(self, name: str) -> None:
@@ -124,7 +125,7 @@ class BackgroundEmbedder:
 
     async def _embed_some(self, name: str) -> bool:
         """Embed a few pictures of a model; False where none was left."""
-        with self._models.acquire(name) as served:
+        with self._models.hold(name) as served:
             key = served.key
             todo = self._take_crops(served) or await self._find_missing(name, key)
             self._in_work.update(todo)
@@ -137,7 +138,7 @@ class BackgroundEmbedder:
                 self._in_work.difference_update(todo)
             return bool(todo)
 
-    def _take_crops(self, served: ServedModel) -> dict[str, Crop | ImageFile]:
+    def _take_crops(self, served: HeldModel) -> dict[str, Crop | ImageFile]:
         """Take a few crops that were cut for this version."""
         crops = self._crops[served.name]
         taken: dict[str, Crop | ImageFile] = {}
@@ -172,7 +173,7 @@ class BackgroundEmbedder:
         self._looked_through[rows, name, key] = missing[todo[-1]] if todo else max(missing.values(), default=after)
         return todo
 
-    async def _embed_together(self, served: ServedModel, todo: Mapping[str, Crop | ImageFile]) -> dict[str, FloatArray]:
+    async def _embed_together(self, served: HeldModel, todo: Mapping[str, Crop | ImageFile]) -> dict[str, FloatArray]:
         """Embed pictures, as many at once as keep the lanes busy."""
         plan = served.backbone.engine.plan
         ahead = _AHEAD_ENCODED if not all(isinstance(picture, np.ndarray) for picture in todo.values()) else _AHEAD
@@ -191,7 +192,7 @@ class BackgroundEmbedder:
         await asyncio.gather(*(embed_one_by_one() for _ in range(busy)))
         return vectors
 
-    async def _embed(self, served: ServedModel, picture: Crop | ImageFile) -> FloatArray:
+    async def _embed(self, served: HeldModel, picture: Crop | ImageFile) -> FloatArray:
         image = picture if isinstance(picture, np.ndarray) else await self._threads.database.run(picture.read_bytes)
         request = InferenceRequest(image, served.card.image, served.head)
         return (await served.backbone.infer(request, background=True)).output.embedding

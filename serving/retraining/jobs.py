@@ -310,7 +310,8 @@ class JobRunner:
             of_kind = {JobKind.RETRAIN: self._metrics.retrain_seconds, JobKind.TRAIN: self._metrics.train_seconds}
             of_kind[end.kind].labels(end.model).observe(seconds)
         if end.verdict:
-            for head in ("champion", "challenger"):
+            heads = ("champion", "challenger") if not end.verdict.get("first") else ("challenger",)
+            for head in heads:
                 self._metrics.gate_accuracy.labels(end.model, head).set(end.verdict[f"{head}_accuracy"])
 
 

@@ -22,7 +22,8 @@ from regraft.stores.examples import ExamplesStore
 from regraft.stores.labelling.predictions import UNKNOWN_LABEL, Prediction, Unpredicted, head_key
 from regraft.stores.labelling.present_names import KnownLabels, called_now
 from regraft.stores.models import FEATURES_FILE, ModelStore
-from serving.inference.registry import ModelRegistry, ServedModel
+from serving.inference.models_in_memory import ServedModel
+from serving.inference.registry import ModelRegistry
 from serving.supervisor import do_all
 
 log = logging.getLogger("regraft.predictor")

@@ -16,7 +16,7 @@ from regraft.label_rules import image_hash
 from regraft.stores.images import Bounds
 from regraft.stores.unlabelled.requests import KeptRequest, KeptRequests
 from serving.inference.engine import Output
-from serving.inference.registry import ServedModel
+from serving.inference.models_in_memory import ServedModel
 from serving.telemetry.metrics import Metrics
 from serving.threads import Threads
 

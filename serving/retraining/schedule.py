@@ -10,6 +10,7 @@ from regraft.stores.examples import ExamplesStore
 from regraft.stores.jobs import JobState
 from regraft.stores.models import GateMode
 from serving.inference.registry import ModelRegistry
+from serving.lifecycle.first_versions import FirstVersions
 from serving.retraining.jobs import JobRunner
 from serving.supervisor import do_all
 
@@ -30,6 +31,7 @@ class RetrainSchedule:
         models: ModelRegistry,
         examples: ExamplesStore,
         runner: JobRunner,
+        first_versions: FirstVersions,
         *,
         every_s: float,
         min_new: int,
@@ -40,6 +42,7 @@ class RetrainSchedule:
         self._threads = models.threads
         self._examples = examples
         self._runner = runner
+        self._first_versions = first_versions
         self._every_s = every_s
         self.look_every_s = min(_LOOK_EVERY_S, every_s / _LOOKS_PER_PERIOD)
         self._min_new = min_new
@@ -47,13 +50,14 @@ class RetrainSchedule:
 
     async def look(self) -> None:
         """Start the jobs that are due."""
-        await do_all(partial(self._start_due, name) for name in self._models.names())
+        await do_all(partial(self._start_due, name) for name in self._models.names_held())
 
     async def _start_due(self, name: str) -> None:
         try:
             if await self._threads.database.run(self._is_due, name):
+                await self._first_versions.check_enough(self._models.held(name))
                 await self._runner.start(name, {"gate": self._gate.value}, "schedule")
-        except PreconditionError as error:  # somebody else was faster
+        except PreconditionError as error:  # somebody else was faster, or there is too little for a first version
             log.info("%s", error)
 
     def _is_due(self, model: str) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 from regraft.model.artifact import FloatArray
 from regraft.stores.examples import ExamplesStore
 from regraft.stores.models import FEATURES_FILE, ModelStore
-from serving.inference.registry import ServedModel
+from serving.inference.models_in_memory import ServedModel
 from serving.retraining.predictor import present_head
 from serving.retraining.suggestions import Knowledge, Suggestion, suggest
 

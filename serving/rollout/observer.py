@@ -17,7 +17,8 @@ import numpy as np
 from regraft.errors import RegraftError
 from regraft.stores.models import ModelStore
 from serving.inference.engine import Output
-from serving.inference.registry import ModelRegistry, ServedModel
+from serving.inference.models_in_memory import ServedModel
+from serving.inference.registry import ModelRegistry
 from serving.rollout.recent_answers import RecentAnswers
 from serving.rollout.shadow import Shadow, ShadowComparison, compare_heads, load_shadow
 from serving.rollout.trial import Quality, quality_of

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from regraft.model.artifact import FloatArray
 from regraft.model.drift import Shift, compare, figures_of, rows_of
 from serving.inference.engine import Output
-from serving.inference.registry import ServedModel
+from serving.inference.models_in_memory import ServedModel
 
 MIN_ANSWERS: Final = 100
 """Answers before anything is said of drift."""

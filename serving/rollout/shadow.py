@@ -11,7 +11,7 @@ from regraft.errors import PreconditionError
 from regraft.model import artifact
 from regraft.model.artifact import FloatArray, Head
 from regraft.stores.models import MODEL_FILE, ModelStore
-from serving.inference.registry import ServedModel
+from serving.inference.models_in_memory import ServedModel
 
 _ROWS: Final = 64
 """Embeddings of one matrix product: little enough for one thread, so that the lanes keep theirs."""

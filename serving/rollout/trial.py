@@ -6,7 +6,7 @@ from datetime import datetime
 from math import sqrt
 from typing import Final
 
-from regraft.stores.models import HistoryEntry
+from regraft.stores.lifecycle.history import HistoryEntry
 from serving.rollout.recent_answers import MIN_ANSWERS, RecentAnswers
 
 AUTHOR: Final = "regraft serve"

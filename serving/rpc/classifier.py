@@ -4,10 +4,11 @@ from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Final
 
-from regraft.errors import InvalidRequestError, RegraftError
+from regraft.errors import InvalidRequestError, NoVersionError, RegraftError
 from regraft.v1 import classifier_pb2 as pb
 from regraft.v1 import classifier_pb2_grpc as pb_grpc
 from serving.inference.classifier import Answer, Classifier
+from serving.lifecycle.first_versions import FirstVersions
 from serving.rpc.context import Context, deadline_of
 from serving.rpc.parsing import check_batch
 from serving.rpc.status import picture_error
@@ -19,9 +20,10 @@ _MAX_TOP_K: Final = 100_000
 class ClassifierService(pb_grpc.ClassifierServicer):
     """The servicer; every rule is in `serving.inference.classifier`."""
 
-    def __init__(self, classifier: Classifier) -> None:
-        """Answer with ``classifier``."""
+    def __init__(self, classifier: Classifier, first_versions: FirstVersions) -> None:
+        """Answer with ``classifier``; ``first_versions`` knows what models without a version lack."""
         self._classifier = classifier
+        self._first_versions = first_versions
 
     async def Classify(self, request: pb.ClassifyRequest, context: Context) -> pb.ClassifyResponse:
         """Classify one picture."""
@@ -73,7 +75,10 @@ class ClassifierService(pb_grpc.ClassifierServicer):
             request.image, name=request.name, top_k=request.top_k, deadline_s=deadline_s, on_admitted=on_admitted
         )
         del request
-        return to_message(await answer)
+        try:
+            return to_message(await answer)
+        except NoVersionError as error:
+            raise NoVersionError(error.model, await self._first_versions.missing(error.model)) from error
 
 
 def error_message(key: str, error: RegraftError) -> pb.ClassifyStreamResponse:

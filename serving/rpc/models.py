@@ -1,23 +1,26 @@
-"""The Models service: list, promote, roll back, shadow; and the backbones of the store."""
+"""The Models service: models, their versions, and their comings and goings; the backbones of the store."""
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Final
 
 from regraft.client.message_values import to_timestamp
 from regraft.errors import DeadlineError, InvalidRequestError, NotFoundError, OperatorError, RegraftError
-from regraft.label_rules import check_note
+from regraft.label_rules import LabelPolicy, check_note, nfc
+from regraft.model_names import model_name
 from regraft.stores.backbones import ADVICE
 from regraft.stores.examples import ExamplesStore
 from regraft.stores.jobs import MAX_KEY_LENGTH
-from regraft.stores.models import HistoryEntry
+from regraft.stores.lifecycle.folders import DeletedModel
+from regraft.stores.lifecycle.history import HistoryEntry
 from regraft.v1 import models_pb2 as pb
 from regraft.v1 import models_pb2_grpc as pb_grpc
 from serving.backbones.listing import BackboneList, place
 from serving.inference.registry import ModelRegistry
+from serving.lifecycle.changes import ModelChanges
 from serving.rollout.observer import Observer, ShadowStatus
 from serving.rollout.recent_answers import DriftState, RecentAnswers
 from serving.rollout.rollback import AutomaticRollback
@@ -55,8 +58,9 @@ class ModelsService(pb_grpc.ModelsServicer):
         rollback: AutomaticRollback,
         backbones: BackboneList,
         on_change: Callable[[], object],
+        changes: ModelChanges,
     ) -> None:
-        """Serve ``models``; ``on_change`` is called after a swap."""
+        """Serve ``models``, and change by ``changes`` which there are; ``on_change`` is called after a swap."""
         self._models = models
         self._threads = models.threads
         self._examples = examples
@@ -64,13 +68,17 @@ class ModelsService(pb_grpc.ModelsServicer):
         self._rollback = rollback
         self._backbones = backbones
         self._on_change = on_change
+        self._changes = changes
 
     async def ListModels(self, request: pb.ListModelsRequest, _context: Context) -> pb.ListModelsResponse:
         """List the models of the store, a page at a time."""
         most, [after] = page_size(request, _MAX_MODELS), page_start(request, parts=1) or [""]
         names = {*self._models.names(), *await self._threads.store.run(self._models.store.names)}
-        wanted = sorted(name for name in names if name > after and may_name(name))
-        models = await as_many_as_fit(self._describe_each(wanted[:most]))
+        folders = self._models.store.folders
+        deleted = await self._threads.store.run(folders.deleted) if request.show_deleted else []
+        trash = {model.name: model for model in deleted if model.name not in names}
+        wanted = sorted(name for name in {*names, *trash} if name > after and may_name(name))
+        models = await as_many_as_fit(self._describe_each(wanted[:most], trash))
         page = pb.ListModelsResponse(models=models)
         if models and len(models) < len(wanted):
             page.next_page_token = page_token(request, models[-1].name)
@@ -107,6 +115,50 @@ class ModelsService(pb_grpc.ModelsServicer):
         writing = self._threads.moves.run(set_shadow, who=actor(request.who), why=request.why, etag=request.etag)
         model, effect = await shield(self._change(name, writing, self._shadowed), context)
         return pb.ShadowResponse(model=model, effect=effect)
+
+    async def CreateModel(self, request: pb.CreateModelRequest, context: Context) -> pb.CreateModelResponse:
+        """Begin a model without a version."""
+        _check_change(request)
+        policies: dict[int, LabelPolicy | None] = {
+            pb.LABEL_SET_UNSPECIFIED: None,
+            pb.LABEL_SET_OPEN: "open",
+            pb.LABEL_SET_CLOSED: "closed",
+        }
+        if request.label_set not in policies:
+            raise InvalidRequestError(f"label_set: {request.label_set} is none of {', '.join(pb.LabelSet.keys()[1:])}")
+        creating = self._changes.create(
+            request.name,
+            request.backbone,
+            request.labels,
+            policies[request.label_set],
+            who=actor(request.who),
+            why=request.why,
+            request_id=request.request_id,
+        )
+        model, effect = await shield(self._change(nfc(request.name), creating, self._changed), context)
+        return pb.CreateModelResponse(model=model, effect=effect)
+
+    async def DeleteModel(self, request: pb.DeleteModelRequest, context: Context) -> pb.DeleteModelResponse:
+        """Put a model into the trash."""
+        _check_change(request)
+        return await shield(self._delete(request), context)
+
+    async def _delete(self, request: pb.DeleteModelRequest) -> pb.DeleteModelResponse:
+        by = {"who": actor(request.who), "why": request.why, "request_id": request.request_id}
+        deleted = await self._changes.delete(nfc(request.name), etag=request.etag, **by)
+        kept_until = deleted.kept_until(self._changes.trash_days)
+        note_effect(event="delete", kept_until=kept_until.isoformat(timespec="seconds"))
+        response = pb.DeleteModelResponse(effect=_entry(deleted.deleted))
+        response.kept_until.FromDatetime(kept_until)
+        return response
+
+    async def RestoreModel(self, request: pb.RestoreModelRequest, context: Context) -> pb.RestoreModelResponse:
+        """Bring a model back from the trash."""
+        _check_change(request)
+        by = {"who": actor(request.who), "why": request.why, "request_id": request.request_id}
+        restoring = self._changes.restore(nfc(request.name), **by)
+        model, effect = await shield(self._change(nfc(request.name), restoring, self._changed), context)
+        return pb.RestoreModelResponse(model=model, effect=effect)
 
     async def ListBackbones(self, request: pb.ListBackbonesRequest, _context: Context) -> pb.ListBackbonesResponse:
         """List the backbones that a model can begin with, a page at a time."""
@@ -186,9 +238,14 @@ class ModelsService(pb_grpc.ModelsServicer):
         counts = await self._count([name])
         return await self._describe(name, counts.get(name))
 
-    async def _describe_each(self, names: Sequence[str]) -> AsyncGenerator[pb.Model, None]:
-        counts = await self._count(names)
+    async def _describe_each(
+        self, names: Sequence[str], trash: Mapping[str, DeletedModel]
+    ) -> AsyncGenerator[pb.Model, None]:
+        counts = await self._count([name for name in names if name not in trash])
         for name in names:
+            if name in trash:
+                yield self._describe_deleted(trash[name])
+                continue
             yield _without_large_card(await self._describe(name, counts.get(name)))
 
     async def _describe(self, name: str, examples: int | None) -> pb.Model:
@@ -202,11 +259,29 @@ class ModelsService(pb_grpc.ModelsServicer):
             engine = served.backbone.engine
             model.served_version = served.version
             model.labels.extend(served.card.labels)
+            model.backbone = served.card.backbone.name
             model.provider = engine.provider
             model.fallback_reason = engine.fallback_reason
             model.card_json = await self._threads.pictures.run(lambda: served.card_json)
+        await self._describe_beginning(model)
         await self._describe_answers(model)
         return model
+
+    def _describe_deleted(self, deleted: DeletedModel) -> pb.Model:
+        model = pb.Model(name=deleted.name, history=[_entry(deleted.deleted)])
+        model.kept_until.FromDatetime(deleted.kept_until(self._changes.trash_days))
+        return model
+
+    async def _describe_beginning(self, model: pb.Model) -> None:
+        """Say what a model was created with, and what it lacks."""
+        beginning = self._models.stored.get(model.name).beginning
+        if beginning is None:
+            return
+        model.label_set = pb.LABEL_SET_CLOSED if beginning.policy == "closed" else pb.LABEL_SET_OPEN
+        model.backbone = model.backbone or beginning.backbone_name
+        if not model.champion:
+            model.labels.extend(beginning.labels)
+            model.missing = await self._changes.first_versions.missing(model.name)
 
     async def _describe_answers(self, model: pb.Model) -> None:
         """Add shadow, drift and trial; drift is computed in a thread."""
@@ -261,7 +336,20 @@ def _check_move(request: pb.PromoteRequest | pb.RollbackRequest) -> None:
         raise InvalidRequestError("expected_champion: which version? The first is 1, and 0 is none")
 
 
-def _check_by(request: pb.PromoteRequest | pb.RollbackRequest | pb.ShadowRequest) -> None:
+def _check_change(request: pb.CreateModelRequest | pb.DeleteModelRequest | pb.RestoreModelRequest) -> None:
+    model_name(request.name)  # refused here, and not taken for the only model
+    _check_by(request)
+    check_note("request_id", request.request_id, MAX_KEY_LENGTH)
+
+
+def _check_by(
+    request: pb.PromoteRequest
+    | pb.RollbackRequest
+    | pb.ShadowRequest
+    | pb.CreateModelRequest
+    | pb.DeleteModelRequest
+    | pb.RestoreModelRequest,
+) -> None:
     """Refuse an author or a reason that no history should hold."""
     check_note("who", request.who)
     check_note("why", request.why.replace("\n", " "), _MAX_WHY)  # a reason may have several lines

@@ -16,6 +16,7 @@ from regraft.stores.models import GateMode, ModelStore
 from regraft.v1 import retraining_pb2 as pb
 from regraft.v1 import retraining_pb2_grpc as pb_grpc
 from serving.inference.registry import ModelRegistry
+from serving.lifecycle.first_versions import FirstVersions
 from serving.retraining.add_examples import ExampleIntake, Sender, sending
 from serving.retraining.jobs import JobRunner, check_trainable
 from serving.retraining.previews import Look, Previews
@@ -50,6 +51,7 @@ class RetrainingService(pb_grpc.RetrainingServicer):
         examples: ExamplesStore,
         intake: ExampleIntake,
         runner: JobRunner,
+        first_versions: FirstVersions,
         previews: Previews,
         metrics: Metrics,
         gate: GateMode = GateMode.AUTO,
@@ -62,6 +64,7 @@ class RetrainingService(pb_grpc.RetrainingServicer):
             examples: holds the jobs.
             intake: takes the pictures in.
             runner: starts the jobs.
+            first_versions: knows what models without a version lack.
             previews: look at what a job would make.
             metrics: counts the examples.
             gate: the mode of jobs that state none.
@@ -72,6 +75,7 @@ class RetrainingService(pb_grpc.RetrainingServicer):
         self._examples = examples
         self._intake = intake
         self._runner = runner
+        self._first_versions = first_versions
         self._previews = previews
         self._metrics = metrics
         self._gate = gate
@@ -100,8 +104,9 @@ class RetrainingService(pb_grpc.RetrainingServicer):
         return pb.RetrainResponse(job=await shield(self._retrain(request), context))
 
     async def _retrain(self, request: pb.RetrainRequest) -> pb.RetrainJob:
-        served = self._models.get(request.name)
-        return await self._start(served.name, request, self._settings(request), JobKind.RETRAIN)
+        model = self._models.held(request.name)
+        await self._first_versions.check_enough(model)
+        return await self._start(model.name, request, self._settings(request), JobKind.RETRAIN)
 
     async def Train(self, request: pb.TrainRequest, context: Context) -> pb.TrainResponse:
         """Start a job that trains backbone and head."""

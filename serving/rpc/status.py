@@ -16,6 +16,7 @@ from regraft.v1.classifier_pb2 import PictureError
 _STATUS: Final[dict[type[errors.RegraftError], grpc.StatusCode]] = {
     errors.CallerError: grpc.StatusCode.INVALID_ARGUMENT,
     errors.NotFoundError: grpc.StatusCode.NOT_FOUND,
+    errors.ExistsError: grpc.StatusCode.ALREADY_EXISTS,
     errors.UnauthenticatedError: grpc.StatusCode.UNAUTHENTICATED,
     errors.ForbiddenError: grpc.StatusCode.PERMISSION_DENIED,
     errors.OverloadedError: grpc.StatusCode.RESOURCE_EXHAUSTED,

@@ -14,7 +14,8 @@ from benchmarks.chaos_check import (
     right_answers,
 )
 from regraft.stores.jobs import JobState
-from regraft.stores.models import HistoryEntry, ModelStore
+from regraft.stores.lifecycle.history import HistoryEntry
+from regraft.stores.models import ModelStore
 from tests.tiny import picture
 
 T0 = 1_700_000_000

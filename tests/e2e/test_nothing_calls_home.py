@@ -23,6 +23,8 @@ NETWORK = "timm/test_resnet"
 SHA256 = image_hash(picture("red", 0, side_px=32))
 RELEASE = f"examples release {SHA256} --name colours"
 """Refused by the server that it asks: nothing is in quarantine."""
+CREATE = "models create begun --backbone none"
+"""Likewise: there is no such backbone."""
 
 COMMANDS = f"""
 backbones networks resnet18
@@ -57,6 +59,9 @@ models show colours
 models promote 1 --name colours
 models rollback --name colours
 models shadow 1 --name colours
+{CREATE}
+models delete colours
+models restore colours
 examples list --name colours
 examples show {SHA256} --name colours
 examples relabel {SHA256} blue --name colours
@@ -111,7 +116,7 @@ def test_no_command_asks_for_anything_that_it_was_not_told_to(
 
     assert done.returncode == 0, done.stderr
     codes = json.loads(done.stdout.splitlines()[-1])
-    assert {command: code for command, code in codes.items() if code} == {RELEASE: 1}
+    assert {command: code for command, code in codes.items() if code} == {RELEASE: 1, CREATE: 1}
     assert codes.keys() == set(commands)
     assert "M\\xf6we" in done.stdout
     for exported in ("exported", "exported-openvino"):

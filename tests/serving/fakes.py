@@ -13,6 +13,7 @@ import numpy.typing as npt
 from regraft.model.artifact import IMAGE
 from regraft.model.card import ModelCard
 from regraft.model.session import OpenSession, open_session
+from regraft.stores.backbones import StoredBackbone
 from serving.inference.engine import Engine
 from serving.inference.execution_plan import ExecutionPlan
 from tests.waiting import PATIENCE_S
@@ -60,7 +61,7 @@ class Engines:
         self.refusal: Exception | None = None
         self.new_gates_are_open = True
 
-    def __call__(self, model: Path, _card: ModelCard) -> Engine:
+    def __call__(self, model: Path | bytes, _card: ModelCard | StoredBackbone) -> Engine:
         if self.refusal:
             raise self.refusal
         session = GatedSession(model)

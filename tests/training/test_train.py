@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from regraft.errors import DatasetError, InvalidRequestError
+from regraft.errors import DatasetError, ExistsError, InvalidRequestError
 from regraft.image.decode import decode_crop
 from regraft.image.encode import encode_png
 from regraft.label_rules import image_hash
@@ -19,7 +19,7 @@ from regraft.model.card import SCHEMA_VERSION
 from regraft.model.session import open_session
 from regraft.stores.backbones import BackboneStore
 from regraft.stores.models import FEATURES_FILE, MODEL_FILE, REPORT_FILE, REPORT_JSON_FILE, ModelStore
-from tests.tiny import picture
+from tests.tiny import begin_tiny, picture
 from tests.training.conftest import huge_png
 from training.backbones.cache import ExportedBackbone
 from training.data.file_listing import shown_path
@@ -423,6 +423,15 @@ def test_a_name_that_no_model_can_have_is_refused_before_any_work(tmp_path: Path
         run(tmp_path / "nowhere", tmp_path / "models", name=name)
 
     assert nothing_happened(tmp_path / "models")
+
+
+def test_a_name_in_the_trash_is_refused_before_any_work(tmp_path: Path) -> None:
+    store = ModelStore(tmp_path / "models")
+    begin_tiny(store, "crayons")
+    store.folders.delete("crayons", who="Ann", why="")
+
+    with pytest.raises(ExistsError, match="in the trash: `regraft models restore crayons` brings it back"):
+        run(tmp_path / "nowhere", store.root, name="crayons")
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:

@@ -97,6 +97,29 @@ class AnchorVerdict:
 
 
 @dataclass(frozen=True)
+class FirstEvidence:
+    """The evidence on a version that has no champion to be compared with.
+
+    Attributes:
+        images: training images, each answered by a head that was not fitted on it.
+        cross_validated_accuracy: on these.
+        low: of the interval of that, at 95 % (Wilson, 1927), near-duplicates counted as less than a picture each.
+        high: likewise.
+        holdout_images: that were held out.
+        holdout_accuracy: on these; None where there are none.
+        accuracy: on both together, by which the floors are judged.
+    """
+
+    images: int
+    cross_validated_accuracy: float
+    low: float
+    high: float
+    holdout_images: int
+    holdout_accuracy: float | None
+    accuracy: float
+
+
+@dataclass(frozen=True)
 class Verdict:
     """The gate's evidence and decision.
 
@@ -132,6 +155,7 @@ class Verdict:
         loss_p_value: of the hypothesis that accuracy falls by no more than the gate's limit; see
             `training.gate.noninferiority`. Adjusted (Holm) for all classes and sources that are tested beside it.
         loss_bound: the largest loss, a share, that the holdout does not exclude at 95 %.
+        first: of a version without a champion before it, on which most of the rest says nothing; else None.
     """
 
     blessed: bool
@@ -162,10 +186,18 @@ class Verdict:
     log_loss_p_value: float = 1.0
     champion_calibration_error: float = 0.0
     challenger_calibration_error: float = 0.0
+    first: FirstEvidence | None = None
 
     @property
     def gain(self) -> str:
         """The gain in accuracy, for the history."""
+        if self.first:
+            held = self.first.holdout_accuracy
+            on_holdout = "" if held is None else f", holdout accuracy {held:.4f} ({self.first.holdout_images} images)"
+            return (
+                f"first version, cross-validated accuracy {self.first.cross_validated_accuracy:.4f} "
+                f"({self.first.low:.3f} to {self.first.high:.3f}, {self.first.images} images){on_holdout}"
+            )
         return f"holdout accuracy {self.champion_accuracy:.4f} -> {self.challenger_accuracy:.4f}"
 
     def to_dict(self) -> dict[str, Any]:

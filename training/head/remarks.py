@@ -27,7 +27,7 @@ def remarks(
     """Return remarks on a head, by holdout and cross-validation."""
     rows = features.holdout()
     holdout = measure(fitted.head.probabilities(rows.embedding), rows.label_index, features.labels, rows.group)
-    validation = cross_validation or _out_of_fold(fitted, features)
+    validation = cross_validation or out_of_fold(fitted, features)
     sentences = [_end_of_grid(fitted), _apart(holdout, validation) if holdout and validation else ""]
     sentences.append(_unkept(abstention(fitted.unseen, features, target_error)))
     return tuple(filter(None, sentences))
@@ -84,7 +84,8 @@ def _unkept(promise: Abstention | None) -> str:
     )
 
 
-def _out_of_fold(fitted: FittedHead, features: Features) -> CrossValidation | None:
+def out_of_fold(fitted: FittedHead, features: Features) -> CrossValidation | None:
+    """Measure the accuracy on training images, out of fold; None without any."""
     rows = fitted.unseen.rows
     if not len(rows):
         return None

@@ -26,7 +26,7 @@ from training.head.fit import FittedHead, refit
 from training.retrain.data import NOT_EMBEDDED, RetrainData, gather
 from training.retrain.evidence import Terms, anchor_of, judge_retrained
 from training.retrain.quarantine import Quarantined, suspects_among, unseen_answers
-from training.versions.read import StoredVersion, read_champion
+from training.versions.read import StoredVersion, first_labels, read_champion
 
 MOST_HASHES: Final = 200
 """Of one cell; a page shows no more."""
@@ -108,7 +108,9 @@ def preview(store: ModelStore, examples: ExamplesStore, model: str) -> Preview:
     champion = read_champion(store, model, examples.label_changes)
     data = gather(champion, examples, model, silent, only_look=True)
     fitted = _refit(champion, data)
-    suspects = suspects_among(champion, data, fitted, examples, model)
+    suspects = suspects_among(
+        champion, data, fitted, examples, model, first_labels(store, model, examples.label_changes)
+    )
     if suspects:
         data = _without(data, suspects)
         fitted = _refit(champion, data)

@@ -88,9 +88,10 @@ def settle_classes(before: Sequence[str], labelled: Iterable[tuple[str, bool]]) 
     labels = tuple(label for label in every if label not in left_out)
     if len(labels) < FEWEST:
         each = ", ".join(f"{label!r} has {counts[label, False]}" for label in left_out)
+        or_go_back = ", or promote a version from before those images were removed or relabelled" if before else ""
         raise PreconditionError(
-            f"a head needs two classes of at least {FEWEST} images to train on: {each}: label more, or promote a "
-            "version from before those images were removed or relabelled"
+            f"a head needs two classes of at least {FEWEST} images to train on: {each or 'there is none'}: "
+            f"label more{or_go_back}"
         )
     return Classes(labels, left_out, frozenset(left_out.keys() & set(before)))
 

@@ -3,7 +3,7 @@
 import logging
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -19,10 +19,10 @@ from training.gate.verdict import SuspectLabel
 from training.head.additional import Additional
 from training.head.features import Features, assemble
 from training.head.views import augmentation_of, embed_views
-from training.retrain.classes import Classes, refuse_unseen, settle_classes
+from training.retrain.classes import FEWEST, Classes, in_order_of, refuse_unseen, settle_classes
 from training.retrain.near_copies import near_copies
-from training.retrain.sides import BOTH_SIDES, Pair, Sides, settle_sides
-from training.versions.read import StoredVersion
+from training.retrain.sides import BOTH_SIDES, Pair, Sides, leave_enough, settle_sides
+from training.versions.ground import Ground
 
 UNKNOWN_SOURCE: Final = "unknown"
 NOT_EMBEDDED: Final = "it is not embedded yet"
@@ -132,7 +132,7 @@ class SettledRows:
 
 
 def settle_rows(
-    champion: StoredVersion,
+    champion: Ground,
     model: str,
     embeddings: Mapping[str, FloatArray],
     labels: Mapping[str, str],
@@ -152,15 +152,18 @@ def settle_rows(
     groups = dict(zip(old.sha256, old.group.tolist(), strict=True))
     pairs = _copies(champion, embeddings, labels) if embeddings.keys() - fixed.keys() else []
     sides = settle_sides(sorted(embeddings), pairs, fixed=fixed, groups=groups, named=named)
+    if not champion.version:
+        sides = leave_enough(sides, labels, FEWEST, fixed)
     rows = [(name, label, sides.is_holdout[name]) for name, label in labels.items() if name in sides.is_holdout]
     labelled = [(label, is_holdout) for _, label, is_holdout in rows]
     seen = {old.labels[index] for index in np.unique(old.label_index)}  # an imported classifier may know others
     kept = [label for label in old.labels if label not in champion.removed_labels]
     refuse_unseen(kept, seen, labelled, f"{model}:{champion.version}")
-    return SettledRows(rows, sides, settle_classes(old.labels, labelled))
+    classes = settle_classes(old.labels, labelled)
+    return SettledRows(rows, sides, replace(classes, labels=in_order_of(champion.label_order, classes.labels)))
 
 
-def _copies(champion: StoredVersion, embeddings: Mapping[str, FloatArray], labels: Mapping[str, str]) -> list[Pair]:
+def _copies(champion: Ground, embeddings: Mapping[str, FloatArray], labels: Mapping[str, str]) -> list[Pair]:
     """Return pairs of pictures that are near copies within a class.
 
     Their class is what the champion answers, since a label may be wrong; but where the champion does not know the
@@ -168,8 +171,8 @@ def _copies(champion: StoredVersion, embeddings: Mapping[str, FloatArray], label
     """
     names, before = sorted(embeddings), champion.features.labels
     vectors = np.array([embeddings[name] for name in names], np.float32)
-    answers = champion.probabilities(vectors).argmax(axis=1)
     new = {label: len(before) + number for number, label in enumerate(sorted({*labels.values()} - {*before}))}
+    answers = champion.probabilities(vectors).argmax(axis=1) if before else np.full(len(names), len(new))
     classes = np.array([new.get(labels.get(name, ""), answer) for name, answer in zip(names, answers, strict=True)])
     return [(names[first], names[second]) for first, second in near_copies(vectors, classes).tolist()]
 
@@ -192,7 +195,7 @@ def new_rows(before: Features, now: Features) -> npt.NDArray[np.bool_]:
 
 
 def gather(
-    champion: StoredVersion,
+    champion: Ground,
     examples: ExamplesStore,
     model: str,
     progress: Progress,
@@ -201,6 +204,8 @@ def gather(
     only_look: bool = False,
 ) -> RetrainData:
     """Join the champion's pictures and the examples, embedding what is missing.
+
+    Of a model without a version there are the examples alone.
 
     The sides of new pictures are kept for the retrains to come, whatever becomes of this one. The labels in ``wrong``
     went into quarantine just now. With ``only_look`` nothing is written, and nothing embedded: pictures without an
@@ -237,7 +242,7 @@ def gather(
     if not only_look:
         sides = {name: is_holdout for name, _, is_holdout in rows_of(features) if name not in stored}
         examples.split.keep_sides(model, sides)
-    quarantined = _quarantined_rows(champion, examples, model, features)
+    quarantined = _quarantined_rows(champion, examples, model, features) if champion.version else NO_QUARANTINED_ROWS
     return RetrainData(
         features,
         _additional(champion, features, examples, progress, only_carried=only_look),
@@ -247,13 +252,11 @@ def gather(
         assemble(before.labels, settled.lost, embeddings),
         (*champion.remarks, *settled.remarks),
         quarantined,
-        quarantined.missing(_read_as(champion, quarantined, wrong)),
+        quarantined.missing(_read_as(champion, quarantined, wrong)) if quarantined.sha256 else {},
     )
 
 
-def _quarantined_rows(
-    champion: StoredVersion, examples: ExamplesStore, model: str, features: Features
-) -> QuarantinedRows:
+def _quarantined_rows(champion: Ground, examples: ExamplesStore, model: str, features: Features) -> QuarantinedRows:
     """Return the pictures in quarantine whose embeddings are at hand."""
     sides, learned = examples.split.sides(model), set(features.sha256)
     rows = [each for each in examples.labels.in_force(model, quarantined=True) if each.sha256 not in learned]
@@ -270,7 +273,7 @@ def _quarantined_rows(
     )
 
 
-def _read_as(champion: StoredVersion, quarantined: QuarantinedRows, wrong: Sequence[SuspectLabel]) -> Iterator[str]:
+def _read_as(champion: Ground, quarantined: QuarantinedRows, wrong: Sequence[SuspectLabel]) -> Iterator[str]:
     """Yield the class that each picture in quarantine is read as.
 
     The champion reads them, which was not fitted on them; those found ``wrong`` just now, which it may have
@@ -283,7 +286,7 @@ def _read_as(champion: StoredVersion, quarantined: QuarantinedRows, wrong: Seque
         yield answers_then.get(sha256, champion.features.labels[answer])
 
 
-def learned_from(examples: ExamplesStore, model: str, champion: StoredVersion) -> tuple[list[Example], set[str]]:
+def learned_from(examples: ExamplesStore, model: str, champion: Ground) -> tuple[list[Example], set[str]]:
     """Return the examples to learn from, and hashes of excluded pictures.
 
     Excluded are the ones that were removed, also with their label, and those that are known under a label that is in
@@ -299,7 +302,7 @@ def learned_from(examples: ExamplesStore, model: str, champion: StoredVersion) -
 
 
 def embed_missing(
-    champion: StoredVersion, files: Mapping[str, ImageFile], examples: ExamplesStore, progress: Progress
+    champion: Ground, files: Mapping[str, ImageFile], examples: ExamplesStore, progress: Progress
 ) -> tuple[dict[str, FloatArray], dict[str, str]]:
     """Return embeddings by the champion's backbone, and failures, by hash.
 
@@ -314,14 +317,14 @@ def embed_missing(
     return embeddings, failures
 
 
-def stored_embeddings(champion: StoredVersion, names: Iterable[str], examples: ExamplesStore) -> dict[str, FloatArray]:
+def stored_embeddings(champion: Ground, names: Iterable[str], examples: ExamplesStore) -> dict[str, FloatArray]:
     """Return embeddings by hash, as far as there are: the champion's own, and those made while serving."""
     own = embeddings_of(champion.features)
     return own | examples.embeddings.get(champion.key, [name for name in names if name not in own])
 
 
 def _additional(
-    champion: StoredVersion, features: Features, examples: ExamplesStore, progress: Progress, *, only_carried: bool
+    champion: Ground, features: Features, examples: ExamplesStore, progress: Progress, *, only_carried: bool
 ) -> Additional | None:
     """Return the champion's additional rows, and views of new pictures unless only theirs are asked for."""
     if champion.additional is None:
@@ -329,14 +332,14 @@ def _additional(
     rows = champion.additional.carried_over(champion.features, features)
     if only_carried:
         return rows.in_order()
-    settings = champion.artifact.card.settings
+    settings = champion.settings
     views = int(settings.get("views", 0))
     train = features.train()
     bare = sorted(set(range(len(train.sha256))) - set(rows.parent.tolist()))
     files = {train.sha256[row]: examples.image_file(train.sha256[row]) for row in bare}
     files = {sha256: path for sha256, path in files.items() if path.exists()}
     if views and files:
-        seed = champion.artifact.card.seed
+        seed = champion.seed
         changes = augmentation_of(settings)
         fresh = embed_views(champion.embedder, features, files, views, seed, examples.embeddings, progress, changes)
         rows = rows.joined(fresh)

@@ -17,18 +17,21 @@ from regraft.stores.models import FEATURES_FILE, ModelStore
 from regraft.stores.originals import FIRST_SOURCE
 from training.evaluation.calibration import calibration
 from training.evaluation.data_changes import data_changes
-from training.evaluation.diagnose import MAX_LABEL_ERRORS, judged_picture
+from training.evaluation.diagnose import MAX_LABEL_ERRORS, diagnose, judged_picture
 from training.evaluation.findings import Findings, Judged
 from training.evaluation.label_errors import label_errors
+from training.evaluation.novelty_check import check_novelty
 from training.gate.anchor import Anchor, load_anchor
+from training.gate.first import FirstAnswers, judge_first
 from training.gate.judge import Answers, NewLabels, judge
 from training.gate.verdict import SuspectLabel
 from training.head.abstention import selective
 from training.head.features import Embedder, Features
 from training.head.fit import FittedHead
-from training.head.remarks import remarks
+from training.head.remarks import out_of_fold, remarks
 from training.retrain.data import RetrainData
 from training.retrain.quarantine import NOTHING_QUARANTINED, Quarantined, columns_of, unseen_answers
+from training.versions.ground import NoVersion
 from training.versions.read import StoredVersion
 
 MOST_SUSPECTED: Final = 20
@@ -119,6 +122,47 @@ def judge_challenger(
         changes=data_changes(champion, features),
         doubted=doubted,
         doubted_found=len(quarantined) + len(doubted_rows),
+    )
+
+
+def judge_first_version(
+    base: NoVersion, data: RetrainData, fitted: FittedHead, golden: list[tuple[Path, str]], limits: GateLimits
+) -> Findings:
+    """Judge a model's first version, and diagnose it as a training run's.
+
+    Args:
+        base: the model without a version.
+        data: its examples.
+        fitted: the head.
+        golden: pictures that it has to answer rightly.
+        limits: of the gate.
+    """
+    features = data.features
+    unseen, judged = unseen_answers(features, fitted)
+    suspect = np.zeros(len(judged), np.bool_)
+    rows = np.flatnonzero(judged)
+    suspect[rows[label_errors(unseen[rows], features.label_index[rows])]] = True
+    looks = golden_answers(golden, base.embedder, fitted.head, features.labels) if golden else []
+    answers = FirstAnswers(
+        unseen.argmax(axis=1) == features.label_index,
+        features.label_index,
+        features.labels,
+        features.is_holdout,
+        features.group,
+        data.source,
+        suspect,
+    )
+    verdict = judge_first(answers, limits, golden=looks)
+    files = dict(zip(features.sha256, data.source, strict=True))
+    found = diagnose(features, fitted.head, fitted.temperature, fitted.unseen.rows, fitted.unseen.probabilities, files)
+    worst = tuple(map(_suspected, found.label_errors[: min(verdict.suspects, MOST_SUSPECTED)]))
+    return replace(
+        found,
+        notes=(*base.backbone.notes, *remarks(fitted, features), *found.notes),
+        selective=selective(fitted.unseen.probabilities, features.train().label_index[fitted.unseen.rows]),
+        novelty=check_novelty(features, fitted),
+        cross_validation=out_of_fold(fitted, features),
+        verdict=replace(verdict, cautions=(*verdict.cautions, *data.remarks), suspected=worst),
     )
 
 

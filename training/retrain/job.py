@@ -10,6 +10,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Final
 
+import numpy as np
+
 from regraft.errors import RegraftError
 from regraft.gate_limits import GateLimits
 from regraft.model import artifact
@@ -21,15 +23,18 @@ from regraft.stores.recovery import JobTakenError, fail, job_lock
 from training.backbones.cache import backbone_of
 from training.evaluation.diagnose import thumbnails
 from training.evaluation.findings import Findings
+from training.gate.anchor import Anchor
 from training.head.features import Features
-from training.head.fit import FittedHead, refit
+from training.head.fit import FittedHead, fit, refit
 from training.retrain.data import RetrainData, gather, rows_of
-from training.retrain.evidence import Terms, anchor_of, answered_rightly, judge_retrained
+from training.retrain.evidence import Terms, anchor_of, answered_rightly, judge_first_version, judge_retrained
 from training.retrain.outcome import Published, conclude, published_before, reason, who
 from training.retrain.quarantine import Quarantined, quarantine
 from training.retrain.resource_limits import limited
+from training.strategies.provenance import network_of
+from training.versions.ground import read_beginning
 from training.versions.publish import Challenger, Provenance, build, prove_on_files, publish
-from training.versions.read import StoredVersion, read_champion
+from training.versions.read import StoredVersion, first_labels, read_champion
 
 _REPORT_EVERY_S: Final = 0.3
 MINUTES: Final = 60.0
@@ -127,6 +132,9 @@ def _retrain(store: ModelStore, examples: ExamplesStore, job: RetrainJob) -> Non
     if published := published_before(store, job):  # by a first attempt, which was interrupted before the promotion
         conclude(store, examples, job, published)
         return
+    if store.champion(job.model) is None:
+        _make_first(store, examples, job, progress)
+        return
     champion = read_champion(store, job.model, examples.label_changes)
     examples.jobs.report(job.id, "read", 0.0, f"competing with version {champion.version}", champion=champion.version)
     data = gather(champion, examples, job.model, progress)
@@ -134,7 +142,9 @@ def _retrain(store: ModelStore, examples: ExamplesStore, job: RetrainJob) -> Non
         return
     fitted = refit(champion.artifact.card, data.features, data.additional, progress, missing=data.missing)
     progress("check", 0, 1)
-    if wrong := quarantine(champion, data, fitted, examples, job.model):
+    if wrong := quarantine(
+        champion, data, fitted, examples, job.model, first_labels(store, job.model, examples.label_changes)
+    ):
         data = gather(champion, examples, job.model, progress.as_phase("check"), wrong)
         if _finish_without_news(champion, data, examples, job):
             return
@@ -150,6 +160,30 @@ def _retrain(store: ModelStore, examples: ExamplesStore, job: RetrainJob) -> Non
     anchor = anchor.updated(answered_rightly(anchor, data.features, fitted.head))
     challenger = replace(_build(champion, data, fitted, job), anchor=anchor)
     _prove_on_examples(challenger, fitted.head, data.features, examples)
+    conclude(store, examples, job, _publish(store, examples, job, challenger, data, findings))
+
+
+def _make_first(store: ModelStore, examples: ExamplesStore, job: RetrainJob, progress: JobProgress) -> None:
+    """Make a model's first version, of its examples alone."""
+    base = read_beginning(store, job.model, examples.label_changes)
+    data = gather(base, examples, job.model, progress)
+    fitted = fit(data.features, progress, seed=base.seed, balance=base.settings["balance"])
+    progress("judge", 0, 1)
+    findings = judge_first_version(base, data, fitted, store.golden(job.model), GateLimits.of(job.settings))
+    progress("publish", 0, 1)
+    provenance = Provenance(
+        job.model,
+        "probe",
+        {"data": "examples", **base.settings, **job.settings},
+        base.seed,
+        {"strategy": "probe", "published": "probe", **network_of(base.backbone), **base.settings, "seed": base.seed},
+        labels_as_of=base.labels_as_of,
+    )
+    features = data.features
+    right = fitted.head.probabilities(features.embedding).argmax(axis=1) == features.label_index
+    anchor = Anchor.begin(features, right, np.ones(len(right), np.bool_))
+    challenger = replace(build(base.backbone, fitted, features, provenance), anchor=anchor)
+    _prove_on_examples(challenger, fitted.head, features, examples)
     conclude(store, examples, job, _publish(store, examples, job, challenger, data, findings))
 
 
@@ -188,10 +222,10 @@ def _publish(
     findings: Findings,
 ) -> Published:
     """Publish the version, blessed or not."""
-    verdict, champion = findings.verdict, challenger.card.parent_version
+    verdict = findings.verdict
     assert verdict is not None  # it was judged just now
-    assert champion is not None  # a retrain has one to compete with
-    pictures = {picture.sha256: examples.image_file(picture.sha256) for picture in findings.doubted}
+    names = {*data.features.sha256, *(picture.sha256 for picture in findings.doubted)}
+    pictures = {sha256: examples.image_file(sha256) for sha256 in names}
     why = "; ".join([reason(job, verdict), *data.remarks])
     version = publish(
         store,
@@ -203,4 +237,4 @@ def _publish(
         findings=findings,
         thumbnails=thumbnails(findings, pictures),
     )
-    return Published(version, champion, why, verdict.to_dict())
+    return Published(version, challenger.card.parent_version, why, verdict.to_dict())

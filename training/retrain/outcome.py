@@ -9,7 +9,8 @@ from regraft.machine import user_name
 from regraft.model import artifact
 from regraft.stores.examples import ExamplesStore
 from regraft.stores.jobs import JobState, RetrainJob
-from regraft.stores.models import MODEL_FILE, REFUSED_BECAUSE, REPORT_FILE, REPORT_JSON_FILE, GateMode, ModelStore
+from regraft.stores.lifecycle.history import REFUSED_BECAUSE
+from regraft.stores.models import MODEL_FILE, REPORT_FILE, REPORT_JSON_FILE, GateMode, ModelStore
 from training.gate.verdict import Verdict
 from training.versions.publish import promote
 
@@ -22,13 +23,13 @@ class Published:
 
     Attributes:
         version: its number.
-        champion: the version that it was judged against.
+        champion: the version that it was judged against; None of a first one.
         why: the reason in the history.
         verdict: see `Verdict.to_dict`.
     """
 
     version: int
-    champion: int
+    champion: int | None
     why: str
     verdict: dict[str, Any]
 
@@ -41,7 +42,7 @@ def published_before(store: ModelStore, job: RetrainJob) -> Published | None:
         try:
             card = artifact.read(store.folder(job.model, entry.version) / MODEL_FILE).card
             verdict = store.verdict(job.model, entry.version)
-            if verdict is None or card.parent_version is None:
+            if verdict is None:
                 raise ArtifactError(f"{REPORT_JSON_FILE}: has no verdict")
             return Published(entry.version, card.parent_version, entry.why, verdict)
         except (RegraftError, OSError) as error:
@@ -71,7 +72,7 @@ def conclude(store: ModelStore, examples: ExamplesStore, job: RetrainJob, publis
         return
     # Last chance to stop: from the promotion on, the job has succeeded.
     examples.jobs.report(job.id, "publish", 0.99, f"version {version} goes live", version=version)
-    promote(store, job.model, version, who=who(job), why=published.why, job=job.id, expected=published.champion)
+    promote(store, job.model, version, who=who(job), why=published.why, job=job.id, expected=published.champion or 0)
     examples.jobs.finish(job.id, JobState.SUCCEEDED, f"version {version} is the champion; {published.why}", **facts)
 
 

@@ -6,8 +6,9 @@ the label is new to it.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Final
 
 import numpy as np
@@ -35,6 +36,8 @@ class that was merged with another, say."""
 _FEWEST_TRUSTED: Final = 30
 _MOST_OF_A_SOURCE: Final = 0.5
 _FEWEST_OF_A_SOURCE: Final = 3
+
+NO_LABELS: Final[Mapping[str, str]] = MappingProxyType({})
 
 _Mask = npt.NDArray[np.bool_]
 
@@ -77,22 +80,34 @@ NOTHING_QUARANTINED: Final = Quarantined()
 
 
 def quarantine(
-    champion: StoredVersion, data: RetrainData, fitted: FittedHead, examples: ExamplesStore, model: str
+    champion: StoredVersion,
+    data: RetrainData,
+    fitted: FittedHead,
+    examples: ExamplesStore,
+    model: str,
+    first: Mapping[str, str] = NO_LABELS,
 ) -> list[SuspectLabel]:
     """Quarantine likely wrong labels of examples, and return them.
+
+    ``first`` are labels by image hash that were sent before there was a version, which is the first training then.
 
     Raises:
         StorageError: the examples cannot be read or changed.
     """
-    suspects = suspects_among(champion, data, fitted, examples, model)
+    suspects = suspects_among(champion, data, fitted, examples, model, first)
     examples.labels.quarantine(model, {entry.sha256: (entry.label, _why(entry)) for entry in suspects})
     return suspects
 
 
 def suspects_among(
-    champion: StoredVersion, data: RetrainData, fitted: FittedHead, examples: ExamplesStore, model: str
+    champion: StoredVersion,
+    data: RetrainData,
+    fitted: FittedHead,
+    examples: ExamplesStore,
+    model: str,
+    first: Mapping[str, str] = NO_LABELS,
 ) -> list[SuspectLabel]:
-    """Find the labels of examples that a retrain would quarantine, worst first.
+    """Find the labels of examples that a retrain would quarantine, worst first; ``first`` as in `quarantine`.
 
     Raises:
         StorageError: the examples cannot be read.
@@ -100,7 +115,7 @@ def suspects_among(
     card, features = champion.artifact.card, data.features
     unsure = {example.sha256: example.label for example in examples.labels.sent(model) if not example.vouched_by}
     sent = [
-        unsure.get(name) == features.labels[row]
+        unsure.get(name) == features.labels[row] != first.get(name)
         for name, row in zip(features.sha256, features.label_index, strict=True)
     ]
     before = champion.features.labels

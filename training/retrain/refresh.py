@@ -58,7 +58,7 @@ from training.train import (
 )
 from training.versions.pictures import ExamplesPlace, KeptPictures, keep_pictures
 from training.versions.publish import Challenger, promote, publish
-from training.versions.read import StoredVersion, read_champion
+from training.versions.read import StoredVersion, first_labels, read_champion
 from training.versions.source import IMPORTED, settle_source
 
 if TYPE_CHECKING:  # torch: a probe whose backbone is in the cache needs none
@@ -268,7 +268,7 @@ def train_anew(
     name = context.settings.name
     champion = read_champion(store, name, examples.label_changes)
     context, settings = _with_target_error(context, champion.artifact.card)
-    quarantined = _quarantined(champion, examples, name, context)
+    quarantined = _quarantined(champion, store, examples, name, context)
     collected = collect(champion, data, examples, name, context)
     candidate = make_candidate(collected.dataset, context, coordinator)
     challenger = build_challenger(candidate, name, settings, champion.version, champion.labels_as_of)
@@ -320,7 +320,9 @@ class Collected:
     remarks: tuple[str, ...]
 
 
-def _quarantined(champion: StoredVersion, examples: ExamplesStore, name: str, context: Context) -> Quarantined:
+def _quarantined(
+    champion: StoredVersion, store: ModelStore, examples: ExamplesStore, name: str, context: Context
+) -> Quarantined:
     """Quarantine the wrong labels that a retrain of the champion would find."""
     wrong: list[SuspectLabel] = []
     if any(not example.quarantine for example in examples.labels.sent(name)):
@@ -328,7 +330,9 @@ def _quarantined(champion: StoredVersion, examples: ExamplesStore, name: str, co
             data = gather(champion, examples, name, context.progress)
             card = champion.artifact.card
             fitted = refit(card, data.features, data.additional, context.progress, missing=data.missing)
-            wrong = quarantine(champion, data, fitted, examples, name)
+            wrong = quarantine(
+                champion, data, fitted, examples, name, first_labels(store, name, examples.label_changes)
+            )
     return Quarantined(wrong, len(examples.labels.in_force(name, quarantined=True)))
 
 

@@ -4,9 +4,9 @@ A picture belongs with those of the same named group, with those it looks nearly
 with. Its bytes decide only where it is alone: a byte more behind a JPEG's end makes another file, and no other picture.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -71,6 +71,31 @@ def settle_sides(
             side = sides.pop() if sides else _is_held_out(_name_of(free, ties))
             is_holdout |= dict.fromkeys(free, side)
     return Sides(is_holdout, dict(_groups_of(ties, pairs, is_holdout, groups)), frozenset(on_both))
+
+
+def leave_enough(sides: Sides, labels: Mapping[str, str], fewest: int, fixed: Collection[str]) -> Sides:
+    """Move groups of small classes from the holdout to the training images.
+
+    Of a few pictures chance may hold out all. Until a class has so many to train on as it needs, its groups move, in
+    the order of their names; those that had a side before stay.
+
+    Args:
+        sides: of all pictures.
+        labels: of the pictures.
+        fewest: training images that a class needs.
+        fixed: hashes of pictures that had a side before.
+    """
+    is_holdout = dict(sides.is_holdout)
+    members: defaultdict[int, list[str]] = defaultdict(list)
+    for name in sorted(is_holdout):
+        members[sides.group[name]].append(name)
+    counts = Counter(labels[name] for name, held in is_holdout.items() if not held and name in labels)
+    for _, names in sorted(members.items()):
+        is_free = all(is_holdout[name] and name not in fixed for name in names)
+        if is_free and any(counts[labels[name]] < fewest for name in names if name in labels):
+            is_holdout |= dict.fromkeys(names, False)
+            counts.update(labels[name] for name in names if name in labels)
+    return replace(sides, is_holdout=is_holdout)
 
 
 def _with_neighbours(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from regraft.files import text_of
 from regraft.model.card import RecipeValue
+from training.backbones.cache import ExportedBackbone
 from training.settings import TrainSettings
 from training.strategies.context import Candidate
 from training.versions.publish import Provenance, library_versions
@@ -41,12 +42,12 @@ def _recipe(candidate: Candidate, settings: TrainSettings) -> dict[str, RecipeVa
         return {
             "strategy": candidate.strategy,
             "published": candidate.strategy,
-            **_network(candidate),
+            **network_of(candidate.backbone),
             **candidate.imported,
             **_libraries(),
         }
     changed = bool(settings.views or candidate.finetuning_record)
-    network = _network(candidate)
+    network = network_of(candidate.backbone)
     if candidate.backbone.sources:  # the version that it went on from: its network alone would not repeat it
         network["backbone"] = settings.backbone
     return {
@@ -67,12 +68,13 @@ def _recipe(candidate: Candidate, settings: TrainSettings) -> dict[str, RecipeVa
     }
 
 
-def _network(candidate: Candidate) -> dict[str, RecipeValue]:
-    spec = candidate.backbone.spec
+def network_of(backbone: ExportedBackbone) -> dict[str, RecipeValue]:
+    """Return a backbone's part of the recipe."""
+    spec = backbone.spec
     return {
-        "backbone": candidate.backbone.name,
-        "weights": candidate.backbone.weights,
-        "precision": candidate.backbone.precision,
+        "backbone": backbone.name,
+        "weights": backbone.weights,
+        "precision": backbone.precision,
         "image_px": spec.crop_px,
         "resize": spec.resize,
         "resize_px": spec.resize_px,

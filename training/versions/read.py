@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import compress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -55,6 +55,21 @@ class StoredVersion:
             now = label if label in labels and not self.changes else called_now(label, self.changes) or nfc(label)
             answers[:, labels.index(now)] += probabilities[:, column]
         return answers
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The settings of the card."""
+        return self.artifact.card.settings
+
+    @property
+    def seed(self) -> int:
+        """The seed of the card."""
+        return self.artifact.card.seed
+
+    @property
+    def label_order(self) -> tuple[str, ...]:
+        """Its labels, whose order those of the next version keep."""
+        return self.features.labels
 
     @property
     def labels_as_of(self) -> str:
@@ -131,6 +146,23 @@ def read_version(store: ModelStore, model: str, version: int) -> StoredVersion:
     features = folder / FEATURES_FILE
     file = artifact.read(folder / MODEL_FILE)
     return StoredVersion(version, file, load_features(features), Additional.read(features))
+
+
+def first_labels(store: ModelStore, model: str, changes: "LabelChanges") -> dict[str, str]:
+    """Return the labels of a first version that was made of examples, by image hash, as they are called now.
+
+    They are its first training data, as a folder is that of other models; of these there are none.
+
+    Raises:
+        ArtifactError: it is damaged.
+    """
+    promoted = [entry.version for entry in store.history(model) if entry.event == "promote"]
+    if store.beginning(model) is None or not promoted:
+        return {}
+    first = read_version(store, model, promoted[0])
+    later = changes.since(model, first.artifact.card.labels_as_of)
+    labels = [called_now(label, later) or "" for label in first.features.labels]
+    return {name: labels[row] for name, row in zip(first.features.sha256, first.features.label_index, strict=True)}
 
 
 def _as_called_now(champion: StoredVersion) -> StoredVersion:

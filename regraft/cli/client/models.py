@@ -1,4 +1,4 @@
-"""The commands ``regraft models list``, ``show``, ``promote``, ``rollback`` and ``shadow``."""
+"""The commands ``regraft models`` that ask a server: ``list``, ``show``, ``create``, ``promote`` and others."""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final
@@ -24,10 +24,14 @@ _Expected = Annotated[
 
 
 @asks_a_server
-def list_models(server: Connection, as_json: Json = False) -> None:
+def list_models(
+    server: Connection,
+    deleted: Annotated[bool, typer.Option("--deleted", help="Those in the trash too.")] = False,
+    as_json: Json = False,
+) -> None:
     """List the models of a server's store."""
     with Client(server) as client:
-        models = client.list_models()
+        models = client.list_models(show_deleted=deleted)
     if as_json:
         print_json([model_to_dict(model) for model in models])
     else:
@@ -47,6 +51,57 @@ def show_model(
         print_json(model_to_dict(model))
     else:
         _show(model)
+
+
+@asks_a_server
+def create(
+    server: Connection,
+    name: Annotated[str, typer.Argument(help="The name of the model.")],
+    backbone: Annotated[
+        str,
+        typer.Option(help="A backbone of the store, or the beginning of its digest; not needed while it has just one."),
+    ] = "",
+    label: Annotated[list[str] | None, typer.Option(help="A class that it begins with; may be repeated.")] = None,
+    closed: Annotated[bool, typer.Option("--closed", help="Refuse labels beyond those.")] = False,
+    why: _Why = "",
+    as_json: Json = False,
+) -> None:
+    """Begin a model on a stored backbone; its first retrain makes version 1."""
+    label_set = "closed" if closed else ""
+    with Client(server) as client:
+        done = client.create_model(name, backbone, label or (), label_set=label_set, who=user_name(), why=why)
+    _show_move(done, as_json)
+    if not as_json:
+        terminal.line(f"next: regraft label FOLDER --name {name}, then regraft retrain --name {name} --wait")
+
+
+@asks_a_server
+def delete(
+    server: Connection,
+    name: Annotated[str, typer.Argument(help="The model.")],
+    why: _Why = "",
+    as_json: Json = False,
+) -> None:
+    """Put a model into the trash, which keeps it for a while."""
+    with Client(server) as client:
+        done = client.delete_model(name, who=user_name(), why=why)
+    kept_until = time_text(done.kept_until)
+    if as_json:
+        print_json({"effect": message_to_dict(done.effect), "kept_until": kept_until})
+    else:
+        terminal.line(f"{name} is in the trash until {kept_until}; to bring it back: regraft models restore {name}")
+
+
+@asks_a_server
+def restore(
+    server: Connection,
+    name: Annotated[str, typer.Argument(help="The model.")],
+    why: _Why = "",
+    as_json: Json = False,
+) -> None:
+    """Bring a model back from the trash."""
+    with Client(server) as client:
+        _show_move(client.restore_model(name, who=user_name(), why=why), as_json)
 
 
 @asks_a_server
@@ -93,7 +148,14 @@ def shadow(
         _show_move(client.shadow(version or 0, name=name, who=user_name(), why=why), as_json)
 
 
-def _show_move(done: pb.PromoteResponse | pb.RollbackResponse | pb.ShadowResponse, as_json: bool) -> None:
+def _show_move(
+    done: pb.PromoteResponse
+    | pb.RollbackResponse
+    | pb.ShadowResponse
+    | pb.CreateModelResponse
+    | pb.RestoreModelResponse,
+    as_json: bool,
+) -> None:
     if as_json:
         print_json({**model_to_dict(done.model), "effect": message_to_dict(done.effect)})
     else:
@@ -108,7 +170,7 @@ def _show(model: pb.Model) -> None:
 def show_models(entries: Sequence[pb.Model]) -> None:
     """Show models, one a line."""
     if not entries:
-        terminal.line("no models yet: train one with `regraft train`")
+        terminal.line("no models yet: train one with `regraft train`, or begin one with `regraft models create`")
         return
     rows = terminal.table("model", "versions", "provider", numbers=("serves", "champion", "labels", "examples"))
     for model in entries:
@@ -125,6 +187,10 @@ def show_models(entries: Sequence[pb.Model]) -> None:
     for model in entries:
         if model.problem:
             terminal.line((f"{model.name}: {model.problem}", "red"))
+        elif model.missing:
+            terminal.line((f"{model.name}: no version yet; it needs {model.missing}", "yellow"))
+        if model.HasField("kept_until"):
+            terminal.line((f"{model.name}: in the trash until {time_text(model.kept_until)}", "dim"))
 
 
 def show_card(entry: pb.Model, card: Mapping[str, Any]) -> None:
@@ -151,7 +217,7 @@ def show_card(entry: pb.Model, card: Mapping[str, Any]) -> None:
             )
     rows = terminal.table("when", "event", "who", "why", title="history", numbers=("version", "before"))
     for event in entry.history:
-        numbers = str(event.version), str(event.previous or "")
+        numbers = str(event.version or ""), str(event.previous or "")
         rows.add_row(time_text(event.at), event.event, event.who, event.why, *numbers)
     rows.columns[0].no_wrap = True
     terminal.out.print(rows)

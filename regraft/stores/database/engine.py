@@ -217,6 +217,12 @@ def one_at_a_time(connection: Connection, what: str) -> None:
         connection.execute(select(func.pg_advisory_xact_lock(func.hashtext(f"regraft: {what}"))))
 
 
+def beside_each_other(connection: Connection, what: str) -> None:
+    """Exclude those only that want ``what`` `one_at_a_time`."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(select(func.pg_advisory_xact_lock_shared(func.hashtext(f"regraft: {what}"))))
+
+
 def insert_or(connection: Connection, table: Table) -> postgresql.Insert | sqlite.Insert:
     """Return an insertion with a choice on conflicts."""
     return postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-from sqlalchemy import Connection, Engine, delete, insert, select
+from sqlalchemy import ColumnElement, Connection, Engine, delete, insert, select
 
 from regraft.errors import NotFoundError
 from regraft.files import storage_errors, utc_now
@@ -74,9 +74,23 @@ class KeptRequests:
             one_at_a_time(connection, "kept requests")
             number, total_bytes = _append(connection, batch)
             dropped = _drop_oldest(connection, bounds, number, total_bytes)
-        with storage_errors("cannot remove a request's picture"):
-            for sha256 in dropped:
-                self._images.file(sha256).unlink(missing_ok=True)
+        self._unlink(dropped)
+
+    def forget(self, model: str) -> None:
+        """Drop all requests of a model.
+
+        Raises:
+            StorageError: the disk or the database refused.
+        """
+        place, is_there = kept_requests.c.number, True
+        while is_there:
+            with transaction(self._engine, "cannot drop the requests") as connection:
+                one_at_a_time(connection, "kept requests")
+                some = select(place).where(kept_requests.c.model == model).limit(_MOST_DROPPED)
+                numbers = connection.execute(some).scalars().all()
+                dropped = _drop(connection, place.in_(numbers))
+            self._unlink(dropped)
+            is_there = len(numbers) == _MOST_DROPPED
 
     def find(self, request_id: str) -> KeptRequest:
         """Return the request with this id.
@@ -103,6 +117,11 @@ class KeptRequests:
                 return self._images.file(request.sha256).read_bytes()
             except FileNotFoundError as error:
                 raise NotFoundError(f"request {request.id!r} was not kept: send the picture itself") from error
+
+    def _unlink(self, hashes: Sequence[str]) -> None:
+        with storage_errors("cannot remove a request's picture"):
+            for sha256 in hashes:
+                self._images.file(sha256).unlink(missing_ok=True)
 
     def unlabelled(self, model: str, key: EmbeddingKey) -> list[KeptRequest]:
         """Return the newest unlabelled requests under ``key``, each picture once."""
@@ -146,7 +165,12 @@ def _drop_oldest(connection: Connection, bounds: Bounds, number: int, total_byte
     fitting = select(place).where(before >= total_bytes - bounds.size_bytes).order_by(before, place).limit(1)
     first_fitting = connection.execute(fitting).scalar_one_or_none() or number + 1
     keep_from = min(max(first_fitting, number - bounds.pictures + 1), oldest + _MOST_DROPPED)
-    dropped = delete(kept_requests).where(place < keep_from).returning(kept_requests.c.sha256)
+    return _drop(connection, place < keep_from)
+
+
+def _drop(connection: Connection, which: ColumnElement[bool]) -> list[str]:
+    """Drop rows; return hashes of pictures that no other row has."""
+    dropped = delete(kept_requests).where(which).returning(kept_requests.c.sha256)
     return unused(connection, kept_requests.c.sha256, set(connection.execute(dropped).scalars()))
 
 

@@ -13,7 +13,8 @@ from regraft.stores.examples import ExamplesStore
 from regraft.stores.labelling.listing import Side
 from regraft.stores.models import FEATURES_FILE, MODEL_FILE
 from regraft.v1 import examples_pb2 as pb
-from serving.inference.registry import ModelRegistry, ServedModel
+from serving.inference.models_in_memory import ServedModel
+from serving.inference.registry import ModelRegistry
 from serving.insight.explainer import Explainer
 from serving.insight.labelled_pictures import Labelled, LabelledPictures
 from serving.insight.neighbours import Neighbour, nearest

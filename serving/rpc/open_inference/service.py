@@ -9,7 +9,8 @@ from regraft.errors import InvalidRequestError, NotFoundError, RegraftError
 from regraft.oip import inference_pb2 as pb
 from regraft.oip import inference_pb2_grpc as pb_grpc
 from serving.inference.classifier import Classifier, Inference
-from serving.inference.registry import ModelRegistry, ServedModel
+from serving.inference.models_in_memory import ServedModel
+from serving.inference.registry import ModelRegistry
 from serving.rpc.context import Context, deadline_of
 from serving.rpc.open_inference.tensors import IMAGE, MAX_PICTURES, add_floats, add_texts, pictures_of
 from serving.rpc.status import status_of

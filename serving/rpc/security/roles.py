@@ -94,6 +94,9 @@ LEAST_ROLE: Final[dict[str, Role]] = {
     _MODELS + "Promote": Role.OPERATE,
     _MODELS + "Rollback": Role.OPERATE,
     _MODELS + "Shadow": Role.OPERATE,
+    _MODELS + "CreateModel": Role.OPERATE,
+    _MODELS + "DeleteModel": Role.OPERATE,
+    _MODELS + "RestoreModel": Role.OPERATE,
     _REPORTS + "GetReport": Role.LABEL,
     _REPORTS + "GetConfusion": Role.LABEL,
 }

@@ -61,3 +61,17 @@ def test_what_is_in_quarantine_is_counted_with_the_commands_that_list_and_releas
     assert "3 labels are in quarantine, 1 of them since this retrain" in " ".join(shown.split())
     assert "regraft examples list --quarantined --name colours" in shown
     assert "regraft examples release HASH" in shown
+
+
+def test_a_first_version_is_shown_with_its_evidence_and_no_champion(capsys: pytest.CaptureFixture[str]) -> None:
+    first = pb.FirstEvidence(
+        images=16, cross_validated_accuracy=0.9375, low=0.717, high=0.989, holdout_images=4, holdout_accuracy=1
+    )
+    show_job(pb.RetrainJob(name="colours", verdict=pb.Verdict(blessed=True, new_images=20, first=first)))
+
+    out = capsys.readouterr().out
+    assert "training images, out of fold" in out
+    assert "0.717 to 0.989" in out
+    assert "1.0000" in out
+    assert "champion" not in out
+    assert "likely wrong: 0 of 20 new labels\n" in out

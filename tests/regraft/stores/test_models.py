@@ -28,7 +28,8 @@ from regraft.errors import (
     RegraftError,
     StorageError,
 )
-from regraft.stores.models import FEATURES_FILE, MODEL_FILE, REPORT_FILE, REPORT_JSON_FILE, HistoryEntry, ModelStore
+from regraft.stores.lifecycle.history import HistoryEntry
+from regraft.stores.models import FEATURES_FILE, MODEL_FILE, REPORT_FILE, REPORT_JSON_FILE, ModelStore
 from tests import REPOSITORY
 from tests.full_disk import disk_full_after
 
@@ -660,7 +661,7 @@ def test_a_folder_that_came_from_a_mac_is_found_by_its_one_form(store: ModelStor
     assert store.names() == ["M\u00f6we"]
     assert store.versions("M\u00f6we") == [1]
     assert publish(store, 1, "M\u00f6we") == [2]
-    assert [path.name for path in store.root.iterdir()] == ["Mo\u0308we"]
+    assert [path.name for path in store.root.iterdir() if path.name[0] != "."] == ["Mo\u0308we"]
 
 
 def test_a_new_name_that_some_file_systems_take_for_another_is_refused(store: ModelStore) -> None:

@@ -18,6 +18,7 @@ from regraft.errors import (
     DrainingError,
     InvalidRequestError,
     NotFoundError,
+    NoVersionError,
     PreconditionError,
     ProviderError,
     StorageError,
@@ -26,11 +27,13 @@ from regraft.image.decode import decode_crop
 from regraft.model.artifact import Head
 from regraft.model.card import EmbeddingKey, parse_card
 from regraft.model.session import Arithmetic, CudaOptions, OpenSession
-from regraft.stores.models import MODEL_FILE, HistoryEntry, ModelStore
+from regraft.stores.lifecycle.history import Beginning, HistoryEntry
+from regraft.stores.models import MODEL_FILE, ModelStore
 from serving.inference.backbone import Backbone, InferenceRequest
 from serving.inference.engine import Engine, Output
 from serving.inference.execution_plan import ExecutionPlan
-from serving.inference.registry import ModelRegistry, ServedModel
+from serving.inference.models_in_memory import ServedModel
+from serving.inference.registry import ModelRegistry
 from serving.supervisor import Backoff
 from serving.telemetry.metrics import Metrics
 from serving.telemetry.statistics import STAGES
@@ -38,7 +41,18 @@ from serving.threads import Threads
 from tests.serving.broken_versions import SPOIL, too_large_to_read
 from tests.serving.fakes import Engines
 from tests.serving.metric_samples import value_of
-from tests.tiny import SPEC, as_written_before, picture, publish_tiny, tiny_backbone, tiny_card, tiny_head
+from tests.tiny import (
+    SPEC,
+    add_tiny_backbone,
+    as_written_before,
+    begin_tiny,
+    picture,
+    publish_tiny,
+    tiny_backbone,
+    tiny_card,
+    tiny_features,
+    tiny_head,
+)
 from tests.waiting import PATIENCE_S, asynchronous, until
 
 RED = decode_crop(picture("red"), SPEC)
@@ -918,3 +932,103 @@ async def test_the_card_of_a_version_is_made_text_once(store: ModelStore) -> Non
 
         assert parse_card(served.card_json) == served.card
         assert served.card_json is served.card_json
+
+
+@asynchronous
+async def test_a_model_without_a_version_is_held_on_its_backbone_and_answers_nothing(empty_store: ModelStore) -> None:
+    begin_tiny(empty_store, labels=("red", "blue"))
+    with stage(empty_store) as s:
+        await s.models.refresh()
+
+        assert (s.models.names(), s.models.names_held()) == ([], ["colours"])
+        with pytest.raises(NoVersionError, match="has no version yet: it needs labelled pictures of two classes"):
+            s.models.get("")
+        with s.models.hold("colours") as held:
+            request = InferenceRequest(RED, held.card.image, held.head)
+            embedding = (await held.backbone.infer(request, background=True)).output.embedding
+        np.testing.assert_allclose(embedding, tiny_features(tiny_backbone(), ("red",), 1).embedding[0], atol=1e-5)
+
+
+@asynchronous
+async def test_many_models_on_one_backbone_share_one_session_with_a_version_or_without(store: ModelStore) -> None:
+    for number in range(5):
+        begin_tiny(store, f"begun{number}")
+    with stage(store) as s:
+        await s.models.refresh()
+
+        assert len(s.models.names_held()) == 6
+        assert len(s.engines.sessions) == 1
+        assert {s.models.held(name).key for name in s.models.names_held()} == {s.models.get("colours").key}
+
+
+@asynchronous
+async def test_the_first_version_answers_in_the_session_that_embedded(empty_store: ModelStore) -> None:
+    begin_tiny(empty_store)
+    with stage(empty_store) as s:
+        await s.models.refresh()
+        with s.models.hold() as before:
+            publish_tiny(empty_store)
+            await s.models.refresh()
+            version, output = await s.infer()
+
+            assert (version, len(s.engines.sessions)) == (1, 1)
+            assert head_of(output, tiny_head(("red", "green", "blue")))
+            assert s.models.held("") is s.models.get("")
+            assert before.backbone is s.models.get("").backbone
+            assert s.metric("regraft_swaps_total", model="colours", kind="head") == 1
+
+
+@asynchronous
+async def test_a_model_whose_backbone_is_gone_says_so_and_is_held_once_it_is_back(empty_store: ModelStore) -> None:
+    begin_tiny(empty_store)
+    backbones = empty_store.root / ".backbones"
+    backbones.rename(empty_store.root / "aside.d")
+    with stage(empty_store, pauses=SHORT) as s:
+        await s.models.refresh()
+        with pytest.raises(PreconditionError, match=r"its backbone 'tiny' cannot be loaded: .*regraft backbones add"):
+            s.models.held("colours")
+
+        (empty_store.root / "aside.d").rename(backbones)
+        while s.models.names_held() != ["colours"]:
+            await s.models.refresh()
+        assert s.models.problem("colours") == ""
+
+
+@asynchronous
+async def test_a_created_model_takes_examples_at_once_and_a_deleted_one_answers_what_is_in_flight(
+    store: ModelStore,
+) -> None:
+    digest = add_tiny_backbone(store).digest
+    with stage(store) as s:
+        await s.models.refresh()
+        entry = await s.models.create("new", Beginning(digest, "tiny"), who="Ann", why="")
+        assert (entry.event, s.models.names_held()) == ("create", ["colours", "new"])
+
+        with s.engines.sessions[0].held(), s.models.acquire("colours") as served:
+            answering = asyncio.create_task(answer_of(served))
+            await until(lambda: bool(s.engines.sessions[0].batches))
+            await s.models.delete("colours", who="Ben", why="")
+            with pytest.raises(NotFoundError):
+                s.models.get("colours")
+        assert head_of(await answering, tiny_head(("red", "green", "blue")))
+        assert s.metric("regraft_served_version", model="colours") is None
+
+        await s.models.restore("colours", who="Ben", why="")
+        assert (await s.infer("colours"))[0] == 1
+
+
+@asynchronous
+async def test_another_server_follows_what_is_created_deleted_and_restored(store: ModelStore) -> None:
+    digest = add_tiny_backbone(store).digest
+    with stage(store) as one, stage(ModelStore(store.root)) as other:
+        await one.models.refresh()
+        await other.models.refresh()
+        await one.models.create("new", Beginning(digest, "tiny"), who="Ann", why="")
+        await one.models.delete("colours", who="Ann", why="")
+        await other.models.refresh()
+        assert (other.models.names(), other.models.names_held()) == ([], ["new"])
+
+        await one.models.restore("colours", who="Ann", why="")
+        await one.models.delete("new", who="Ann", why="")
+        await other.models.refresh()
+        assert (other.models.names(), other.models.names_held()) == (["colours"], ["colours"])

@@ -4,7 +4,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from regraft.stores.models import HistoryEntry, ModelStore
+from regraft.stores.lifecycle.history import HistoryEntry
+from regraft.stores.models import ModelStore
 from serving.inference.registry import ModelRegistry
 from serving.inference.store_watcher import StoredModel, StoreWatcher
 from serving.rollout.observer import Observer

@@ -7,18 +7,18 @@ from pathlib import Path
 
 from regraft.errors import DrainingError, StorageError
 from regraft.image.spec import Crop
-from regraft.label_rules import image_hash
+from regraft.label_rules import LabelPolicy, image_hash
 from regraft.stores.examples import ExamplesStore
 from regraft.stores.labels import AddOutcome, NewExample
 from regraft.stores.models import ModelStore
 from regraft.stores.unlabelled.pool import NewPicture, PoolOutcome
 from serving.inference.registry import ModelRegistry
-from serving.retraining.add_examples import ExampleIntake, IntakeResult, Sender
+from serving.retraining.add_examples import ExampleIntake, IntakeResult, IntakeRules, Sender
 from serving.retraining.decoders import Decoders, Encoded
 from serving.telemetry.metrics import Metrics
 from serving.threads import Pool, Threads
 from tests.serving.fakes import Engines
-from tests.tiny import picture
+from tests.tiny import begin_tiny, picture
 from tests.waiting import PATIENCE_S, asynchronous, until
 
 
@@ -84,12 +84,14 @@ class Stage:
 
 
 @asynccontextmanager
-async def stage(store: ModelStore) -> AsyncIterator[Stage]:
+async def stage(store: ModelStore, labels: LabelPolicy = "open") -> AsyncIterator[Stage]:
     threads, kept = Threads(), list[str]()
     examples, decoders = SlowExamples(store.root / ".examples"), CountingDecoders(threads.pictures)
     models = ModelRegistry(store, Engines(), max_queue=8, metrics=Metrics(), threads=threads)
     await models.refresh()
-    intake = ExampleIntake(models, examples, decoders, lambda _served, sha256, _crop: kept.append(sha256))
+    intake = ExampleIntake(
+        models, examples, decoders, lambda _served, sha256, _crop: kept.append(sha256), IntakeRules(labels)
+    )
     try:
         yield Stage(examples, decoders, intake, threads, kept)
     finally:
@@ -228,6 +230,40 @@ async def test_what_nobody_waits_for_any_more_as_it_is_written_is_not_kept(store
         await (await s.begin(picture("blue"), Sender("ada")))
 
         assert [example.sha256 for example in s.examples.labels.in_force("colours")] == [image_hash(picture("blue"))]
+
+
+@asynchronous
+async def test_a_model_without_a_version_takes_examples(empty_store: ModelStore) -> None:
+    begin_tiny(empty_store)
+    async with stage(empty_store) as s:
+        taken = await s.intake.add("colours", NewExample(picture("grey"), "grey"), Sender("ada"))
+
+        assert taken.outcome == AddOutcome.ACCEPTED
+        assert s.examples.labels.by_label("colours") == {"grey": 1}
+        assert s.kept == [taken.sha256]
+
+
+@asynchronous
+async def test_a_model_that_was_created_with_a_closed_set_takes_its_own_labels_only(store: ModelStore) -> None:
+    begin_tiny(store, "fixed", ("red", "blue"), "closed")
+    async with stage(store) as s:
+        for model, label, outcome in (
+            ("fixed", "red", AddOutcome.ACCEPTED),
+            ("fixed", "green", AddOutcome.REJECTED),
+            ("colours", "lime", AddOutcome.ACCEPTED),
+        ):
+            taken = await s.intake.add(model, NewExample(picture("green"), label), Sender("ada"))
+            assert taken.outcome == outcome, (model, label)
+            if outcome == AddOutcome.REJECTED:
+                assert taken.reason == ("label 'green': model 'fixed' was created with a closed set, only blue, red")
+
+
+@asynchronous
+async def test_a_closed_server_takes_the_labels_that_a_model_was_created_with(empty_store: ModelStore) -> None:
+    begin_tiny(empty_store, labels=("red", "blue"))
+    async with stage(empty_store, "closed") as s:
+        for label, outcome in (("red", AddOutcome.ACCEPTED), ("green", AddOutcome.REJECTED)):
+            assert (await s.intake.add("", NewExample(picture("red"), label), Sender(label))).outcome == outcome
 
 
 @asynchronous

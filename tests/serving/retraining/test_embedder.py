@@ -22,7 +22,7 @@ from serving.retraining.embedder import BackgroundEmbedder
 from serving.telemetry.metrics import Metrics
 from serving.threads import Threads
 from tests.serving.fakes import Engines, GatedSession
-from tests.tiny import picture, publish_tiny, tiny_backbone, tiny_features
+from tests.tiny import begin_tiny, picture, publish_tiny, tiny_backbone, tiny_features
 from tests.waiting import asynchronous, until
 
 
@@ -297,3 +297,18 @@ async def test_a_crop_that_was_cut_for_another_version_is_cut_anew(store: ModelS
         await s.until_embedded([sha256])
 
         s.assert_embedding_of_grey_0(sha256)
+
+
+@asynchronous
+async def test_examples_of_a_model_without_a_version_are_embedded_with_its_backbone(empty_store: ModelStore) -> None:
+    begin_tiny(empty_store)
+    async with stage(empty_store) as s:
+        hashes = s.add(range(3))
+        s.embedder.wake()
+        key = s.models.held("colours").key
+        await until(lambda: len(s.examples.embeddings.get(key, hashes)) == 3)
+
+        expected = tiny_features(tiny_backbone(), ("grey",), pictures=3)
+        vectors = s.examples.embeddings.get(key, hashes)
+        for sha256, embedding in zip(expected.sha256, expected.embedding, strict=True):
+            np.testing.assert_allclose(vectors[sha256], embedding, atol=1e-5)

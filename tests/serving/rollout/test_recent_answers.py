@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from regraft.model.drift import reference_of
 from serving.inference.backbone import Backbone
 from serving.inference.engine import Output
-from serving.inference.registry import ServedModel
+from serving.inference.models_in_memory import ServedModel
 from serving.rollout.recent_answers import MIN_ANSWERS, AnswerWindow, RecentAnswers
 from tests.tiny import tiny_backbone, tiny_card, tiny_head
 

@@ -9,7 +9,8 @@ import pytest
 from regraft.bench.settings import BenchSettings
 from regraft.bench.steady_load import Load
 from regraft.client.connection import Connection
-from regraft.stores.models import HistoryEntry, ModelStore
+from regraft.stores.lifecycle.history import HistoryEntry
+from regraft.stores.models import ModelStore
 from serving.rollout.trial import AUTHOR
 from tests.grpc_loop import grpc_loop
 from tests.live_server import LiveServer

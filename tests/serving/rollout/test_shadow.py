@@ -9,7 +9,7 @@ from regraft.errors import ArtifactError, NotFoundError, PreconditionError
 from regraft.model import artifact
 from regraft.stores.models import MODEL_FILE, ModelStore
 from serving.inference.backbone import Backbone
-from serving.inference.registry import ServedModel
+from serving.inference.models_in_memory import ServedModel
 from serving.rollout.shadow import Shadow, ShadowComparison, compare_heads, load_shadow
 from tests.serving.broken_versions import SPOIL
 from tests.tiny import publish_tiny, tiny_backbone, tiny_features, tiny_head

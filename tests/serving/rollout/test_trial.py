@@ -3,7 +3,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from regraft.stores.models import HistoryEntry
+from regraft.stores.lifecycle.history import HistoryEntry
 from serving.rollout.trial import AUTHOR, Quality, Trial, rollback_reasons, trial_of
 
 GOOD = Quality(version=1, requests=500, failures=0, images=500, confidence=0.92, deviation=0.15, ks=0.05)

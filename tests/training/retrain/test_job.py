@@ -1,6 +1,7 @@
 import errno
 import json
 import logging
+import shutil
 import sys
 import unicodedata
 from collections.abc import Callable, Iterator
@@ -20,9 +21,10 @@ from regraft.stores.examples import ExamplesStore
 from regraft.stores.images import EXAMPLES_FOLDER
 from regraft.stores.jobs import JobState, RetrainJob, RetrainJobs
 from regraft.stores.labelling.present_names import KnownLabels
+from regraft.stores.labels import NewExample
 from regraft.stores.models import FEATURES_FILE, MODEL_FILE, REPORT_FILE, REPORT_JSON_FILE, ModelStore
 from regraft.stores.recovery import OUT_OF_MEMORY, job_lock, settle_interrupted
-from tests.tiny import SPEC, picture
+from tests.tiny import SPEC, begin_tiny, picture
 from tests.training.conftest import (
     COLOUR_KEY,
     colour_challenger,
@@ -1219,3 +1221,171 @@ def test_a_job_reports_its_phases_in_order_and_never_goes_back(workshop: Worksho
     assert 0 <= fractions[0] <= fractions[-1] <= 1
     phases = [phase for phase, _ in jobs.reported]
     assert list(dict.fromkeys(phases)) == ["read", "embed", "fit", "check", "judge", "publish"]
+
+
+@pytest.fixture
+def begun(tmp_path: Path) -> Iterator[Workshop]:
+    """A model without a version, that was created with the labels red and blue."""
+    store = ModelStore(tmp_path / "models")
+    begin_tiny(store, MODEL, ("red", "blue"))
+    workshop = Workshop(store, ExamplesStore(store.root / EXAMPLES_FOLDER))
+    yield workshop
+    workshop.examples.close()
+
+
+def test_the_first_retrain_of_a_model_without_a_version_publishes_version_1(begun: Workshop) -> None:
+    for colour in ("blue", "green", "red"):
+        begun.add(colour, new_pictures(colour, 8, 3))
+
+    job = begun.retrain(min_accuracy=90)
+
+    assert (job.state, job.champion, job.version) == (JobState.SUCCEEDED, None, 1)
+    assert begun.store.champion(MODEL) == 1
+    card = begun.artifact(1).card
+    assert (card.labels, card.parent_version, card.strategy, card.train_images) == (
+        ("red", "blue", "green"),
+        None,
+        "probe",
+        24,
+    )
+    assert card.metrics is not None
+    assert (card.metrics.images, card.metrics.accuracy) == (9, 1)
+    assert card.reference is not None
+    assert card.settings["min_accuracy"] == 90
+    assert card.recipe["backbone"] == "tiny"
+    for colour in ("blue", "green", "red"):
+        assert answer(begun, 1, picture(colour, 5000)) == colour
+    assert verify(begun.store, f"{MODEL}:1").holds
+    report = (begun.store.folder(MODEL, 1) / REPORT_FILE).read_text()
+    assert "Gate: blessed" in report
+    assert "It is a first version" in report
+
+
+def test_the_evidence_on_a_first_version_is_its_own(begun: Workshop) -> None:
+    for colour in ("blue", "red"):
+        begun.add(colour, new_pictures(colour, 8, 3))
+
+    job = begun.retrain()
+
+    assert job.verdict is not None
+    first = job.verdict["first"]
+    assert (first["images"], first["cross_validated_accuracy"], first["holdout_images"]) == (16, 1, 6)
+    assert 0.7 < first["low"] < first["high"] == 1
+    assert (first["holdout_accuracy"], first["accuracy"]) == (1, 1)
+    assert "first version, cross-validated accuracy 1.0000 (0.8" in job.message
+    assert [(entry["label"], entry["holdout_images"]) for entry in job.verdict["classes"]] == [("red", 3), ("blue", 3)]
+
+
+def test_a_first_version_below_a_floor_is_refused_and_the_next_retrain_is_a_first_one_again(begun: Workshop) -> None:
+    same = [picture("grey", number) for number in range(40)]
+    for number, data in enumerate(same):  # nothing tells them apart
+        begun.examples.add(MODEL, data, ("red", "blue")[number % 2])
+
+    job = begun.retrain(min_accuracy=95, min_class_recall=95)
+
+    assert (job.state, job.version, begun.store.champion(MODEL)) == (JobState.REFUSED, 1, None)
+    assert "images that the head asked was not fitted on is below the floor of 95 %" in job.message
+    assert "class 'red' has a recall of" in job.message
+    sides = begun.examples.split.sides(MODEL)
+    for colour in ("red", "blue"):
+        begun.add(colour, new_pictures(colour, 40, 10))
+    for data in same:
+        begun.examples.labels.remove(MODEL, image_hash(data))
+    again = begun.retrain(min_accuracy=95)
+    assert (again.state, again.champion, again.version) == (JobState.SUCCEEDED, None, 2)
+    assert sides.items() <= begun.examples.split.sides(MODEL).items()
+
+
+def test_two_classes_of_two_pictures_are_enough_whatever_their_hashes_say(begun: Workshop) -> None:
+    for colour in ("red", "blue"):
+        begun.add(colour, new_pictures(colour, 0, 2))  # all of them would be held out
+
+    job = begun.retrain()
+
+    assert (job.state, job.version) == (JobState.SUCCEEDED, 1), job.message
+    assert begun.artifact(1).card.train_images == 4
+    assert job.verdict is not None
+    assert any("say little" in caution for caution in job.verdict["cautions"])
+    assert "nothing was held out: about one image in five is, of those to come" in job.verdict["cautions"]
+
+
+def test_a_first_retrain_without_two_classes_says_what_there_is(begun: Workshop) -> None:
+    assert "of at least 2 images to train on: there is none: label more" in begun.retrain().message
+    begun.add("red", new_pictures("red", 30, 5))
+    begun.add("blue", new_pictures("blue", 1, 0))
+
+    job = begun.retrain()
+
+    assert (job.state, begun.store.versions(MODEL)) == (JobState.FAILED, [])
+    assert job.message.endswith("of at least 2 images to train on: 'blue' has 1: label more")
+
+
+def test_named_groups_stay_on_one_side_in_a_first_version_too(begun: Workshop) -> None:
+    pictures = new_pictures("red", 8, 4)
+    begun.examples.add_all(MODEL, [NewExample(data, "red", group="scene") for data in pictures])
+    for colour in ("blue", "green"):
+        begun.add(colour, new_pictures(colour, 8, 2))
+
+    begun.retrain()
+
+    features = begun.features(1)
+    sides = dict(zip(features.sha256, features.is_holdout.tolist(), strict=True))
+    assert len({sides[image_hash(data)] for data in pictures}) == 1
+
+
+def test_a_first_version_is_the_ground_that_later_ones_are_held_against(begun: Workshop) -> None:
+    for colour in ("blue", "red"):
+        begun.add(colour, new_pictures(colour, 20, 8))
+    begun.retrain()
+    begun.add("green", new_pictures("green", 10, 4))
+
+    job = begun.retrain()
+
+    assert (job.state, job.champion, job.version) == (JobState.SUCCEEDED, 1, 2), job.message
+    assert job.verdict is not None
+    assert job.verdict["first"] is None
+    assert job.verdict["anchor"]["images"] == 16
+    assert begun.artifact(2).card.labels == ("red", "blue", "green")
+
+
+def test_a_first_retrain_that_was_killed_before_its_promotion_promotes_what_it_published(begun: Workshop) -> None:
+    for colour in ("blue", "red"):
+        begun.add(colour, new_pictures(colour, 8, 3))
+    job = begun.retrain(gate="manual")
+    assert job.state is JobState.SUCCEEDED
+    assert "waits: regraft models promote 1" in job.message
+
+    again = begun.examples.jobs.create(MODEL, {}, "Ann")
+    history = begun.store.root / MODEL / "history.jsonl"
+    history.write_text(history.read_text().replace(job.id, again.id))  # as the first attempt of this one left it
+    done = run_job(begun.store, begun.examples, again.id)
+
+    assert (done.state, done.version, begun.store.champion(MODEL)) == (JobState.SUCCEEDED, 1, 1)
+
+
+def test_a_first_retrain_whose_backbone_is_gone_says_how_to_get_one(begun: Workshop) -> None:
+    for colour in ("blue", "red"):
+        begun.add(colour, new_pictures(colour, 4, 1))
+    shutil.rmtree(begun.store.root / ".backbones")
+
+    job = begun.retrain()
+
+    assert job.state is JobState.FAILED
+    assert "`regraft backbones add efficientnet_lite0` makes one" in job.message
+
+
+def test_labels_of_a_first_version_are_its_first_training_which_wrong_ones_are_found_by(begun: Workshop) -> None:
+    for colour in ("blue", "red"):
+        begun.add(colour, new_pictures(colour, 30, 8))
+    assert begun.retrain().state is JobState.SUCCEEDED
+    wrong = [picture("blue", number) for number in range(6000, 6008)]
+    begun.examples.add_all(MODEL, [NewExample(data, "red", source="Mallory") for data in wrong])
+    begun.add("green", new_pictures("green", 10, 4))
+
+    job = begun.retrain()
+
+    assert job.verdict is not None
+    assert job.verdict["quarantined"] == 8
+    assert {entry.sha256 for entry in begun.examples.labels.in_force(MODEL, quarantined=True)} == set(
+        map(image_hash, wrong)
+    )

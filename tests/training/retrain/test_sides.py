@@ -1,6 +1,7 @@
 """The laws of the split: a picture is on the side of those that it belongs with, in any order, and for ever."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from regraft.label_rules import HOLDOUT_SHARE, is_holdout
 from training.data.groups import group_named, group_of_one
-from training.retrain.sides import Pair, Sides, settle_sides
+from training.retrain.sides import Pair, Sides, leave_enough, settle_sides
 
 PICTURES = [hashlib.sha256(str(number).encode()).hexdigest() for number in range(12)]
 GROUPS = ["patient 1", "patient 2", "patient 3"]
@@ -160,3 +161,25 @@ def test_a_copy_takes_the_side_of_the_picture_that_it_looks_like(number: int, he
 
     assert sides.is_holdout[copy] is held
     assert sides.group[copy] == group_of_one(known)
+
+
+@given(worlds(), st.dictionaries(st.sampled_from(PICTURES), st.sampled_from("ab")), st.integers(1, 3))
+def test_a_small_class_is_left_enough_to_train_on_as_whole_groups_and_no_decided_side_moves(
+    world: World, labels: dict[str, str], fewest: int
+) -> None:
+    before = world.settle(PICTURES, world.known)
+
+    after = leave_enough(before, labels, fewest, world.known)
+
+    assert after.is_holdout.keys() == before.is_holdout.keys()
+    moved = {name for name, held in after.is_holdout.items() if held != before.is_holdout[name]}
+    assert all(before.is_holdout[name] for name in moved)
+    assert not moved & world.known.keys()
+    for name in moved:
+        assert all(not after.is_holdout[other] for other in after.group if after.group[other] == after.group[name])
+    train = Counter(labels[name] for name, held in after.is_holdout.items() if not held and name in labels)
+    for name, held in after.is_holdout.items():
+        alike = {other for other in after.group if after.group[other] == after.group[name]}
+        if held and name in labels and train[labels[name]] < fewest:
+            assert alike & world.known.keys() or not all(before.is_holdout[other] for other in alike)
+    assert leave_enough(after, labels, fewest, world.known) == after

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -8,7 +10,7 @@ from regraft.client.client import RemoteError
 from regraft.stores.models import ModelStore
 from regraft.v1 import models_pb2
 from tests.live_server import LiveServer
-from tests.tiny import publish_tiny
+from tests.tiny import add_tiny_backbone, publish_tiny
 
 
 def models(live: LiveServer, *arguments: str) -> Result:
@@ -38,3 +40,33 @@ def test_a_number_of_examples_that_nobody_knows_is_told_from_none(capsys: pytest
     assert [row[-1] for row in rows if row and row[0] in ("a", "b")] == ["unknown", "0"]
     assert "examples" not in model_to_dict(unknown)
     assert model_to_dict(none)["examples"] == 0
+
+
+def test_a_model_is_created_deleted_listed_and_restored(empty_store: ModelStore) -> None:
+    add_tiny_backbone(empty_store)
+    with LiveServer(empty_store) as live:
+        created = models(
+            live, "create", "flowers", "--backbone", "tiny", "--label", "rose", "--label", "tulip", "--closed"
+        )
+        assert created.exit_code == 0, created.output
+        told = json.loads(created.stdout)
+        assert (told["labels"], told["label_set"], told["effect"]["event"]) == (["rose", "tulip"], "CLOSED", "create")
+
+        deleted = json.loads(models(live, "delete", "flowers", "--why", "a mistake").stdout)
+        assert (deleted["effect"]["why"], deleted["kept_until"][:2]) == ("a mistake", "20")
+        assert json.loads(models(live, "list").stdout) == []
+        assert [model["name"] for model in json.loads(models(live, "list", "--deleted").stdout)] == ["flowers"]
+
+        assert json.loads(models(live, "restore", "flowers").stdout)["effect"]["event"] == "restore"
+
+
+def test_a_model_without_a_version_and_one_in_the_trash_are_told_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    begun = models_pb2.Model(name="a", missing="2 classes with 2 pictures each; there are 1 and 0")
+    deleted = models_pb2.Model(name="b")
+    deleted.kept_until.FromJsonString("2026-01-31T00:00:00Z")
+
+    show_models([begun, deleted])
+
+    out = capsys.readouterr().out
+    assert "a: no version yet; it needs 2 classes with 2 pictures each; there are 1 and 0" in out
+    assert "b: in the trash until 2026-01-31T00:00:00+00:00" in out

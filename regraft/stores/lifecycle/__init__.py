@@ -1,0 +1,1 @@
+"""The life of a model: begun, published, deleted, restored, purged."""

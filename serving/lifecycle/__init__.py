@@ -1,0 +1,1 @@
+"""The life of a model on a server: created, deleted, restored, removed."""
