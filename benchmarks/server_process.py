@@ -62,6 +62,7 @@ class ServerProcess:
         self.pid = self._process.pid
         self.target: str = places["grpc"]
         self.metrics: str = places["metrics"]
+        self.http_port = int(places.get("http", ":0").rpartition(":")[2])
         self.ready_s = time.perf_counter() - began_s
 
     def __enter__(self) -> Self:

@@ -2,7 +2,8 @@
 
 ``python -m benchmarks.serving STORE NAME [FLOAT_NAME]``, on a quiet machine. Measured are the plain loop (Pillow's full
 decode and resize, batch 1, one thread, of ``FLOAT_NAME``); the limit (our own decode and ``session.run`` in all lanes,
-no server); the server, at several concurrencies.
+no server); the server, at several concurrencies, over gRPC and with raw pictures over HTTP, which is also told as a
+share of gRPC's rate right before and right after it.
 
 Every figure has the limit measured right before and right after it, and what is printed is the median of many such
 ratios: windows of two seconds, since a machine that others share changes its speed by half within a minute.
@@ -22,6 +23,7 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.http_load import rate_over_http
 from benchmarks.in_process import SIZE, WINDOW_S, in_process
 from benchmarks.preprocessing import photo
 from benchmarks.server_process import ServerProcess, on_cpus
@@ -33,6 +35,7 @@ from regraft.machine import processor
 
 ROUNDS: Final = 15
 CONCURRENCIES: Final = (1, 8, 32)
+OVER_HTTP: Final = (8, 32)
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,11 @@ class Arena:
         )
         return run_bench(settings)
 
+    def served_over_http(self, concurrency: int) -> float:
+        """Let so many clients send raw pictures over HTTP for one window; return the rate."""
+        path = f"/v1/models/{self.name}/classify"
+        return rate_over_http(self.server.http_port, path, photo(*SIZE), concurrency, WINDOW_S, warm_up_s=0.3)
+
     def beside_limit(self, figures: Figures, measure: Callable[[], tuple[float, float]]) -> None:
         """Measure a rate and how much of the machine was left for it, between two measurements of the limit."""
         before = self.measure("limit")
@@ -97,17 +105,26 @@ def main() -> None:
 def arena(store: Path, name: str, float_name: str, cpus: list[int]) -> Iterator[Arena]:
     """Start a server and its rival on the same CPUs."""
     model = name.partition(":")[0]
-    with ServerProcess(store, cpus, "--name", model) as server, in_process(store, name, float_name, cpus) as measure:
+    http = ("--http", "127.0.0.1:0")
+    with (
+        ServerProcess(store, cpus, "--name", model, *http) as server,
+        in_process(store, name, float_name, cpus) as measure,
+    ):
         yield Arena(server, measure, model)
 
 
 def apart(subject: Arena) -> Table:
     """Measure with the server on the first CPU, the clients on the second."""
     plain, served = Figures(), {concurrency: Figures() for concurrency in CONCURRENCIES}
+    http: dict[int, list[float]] = {concurrency: [] for concurrency in OVER_HTTP}
     for _ in range(ROUNDS):
         subject.beside_limit(plain, lambda: (subject.measure("plain"), 1.0))
         for concurrency, figures in served.items():
             subject.beside_limit(figures, lambda at_once=concurrency: (subject.served(at_once).goodput_per_s, 1.0))  # type: ignore[misc]  # mypy cannot infer defaults
+        for concurrency, shares in http.items():
+            before = subject.served(concurrency).goodput_per_s
+            rate = subject.served_over_http(concurrency)
+            shares.append(2 * rate / (before + subject.served(concurrency).goodput_per_s))
         before_ms = subject.measure("alone")
         latency_ms = subject.served(1).latency_ms
         after_ms = subject.measure("alone")
@@ -119,6 +136,8 @@ def apart(subject: Arena) -> Table:
     table.add_row("limit, in process", "", "1.000", f"{1 / plain.share:.3f}", "")
     for concurrency, figures in served.items():
         table.add_row(f"server, {concurrency} at once", *figures.row(plain))
+    for concurrency, shares in http.items():
+        table.add_row(f"HTTP, {concurrency} at once", f"{statistics.median(shares):.3f} of gRPC's", "", "", "")
     return table
 
 

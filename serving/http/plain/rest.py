@@ -1,5 +1,6 @@
 """Plain URLs: classify, models and probes, for curl and load balancers."""
 
+import json
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any, Final
@@ -14,6 +15,7 @@ from serving.http.exchange import Exchange
 from serving.http.messages import as_json
 from serving.http.methods import Methods
 from serving.http.plain import classify
+from serving.http.plain.openapi import openapi_of
 
 _LIST_MODELS: Final = "/regraft.v1.Models/ListModels"
 _JSON: Final = "application/json"
@@ -27,6 +29,7 @@ class Rest:
         self._methods = methods
         self._probes = probes
         self._most_bytes = most_bytes
+        self._description: bytes | None = None
 
     def find(self, path: tuple[str, ...]) -> dict[str, Callable[[Exchange], Awaitable[None]]]:
         """Return what answers at a path, by HTTP method."""
@@ -35,6 +38,8 @@ class Rest:
                 return {"POST": partial(self._classify, name)}
             case ("v1", "models") if _LIST_MODELS in self._methods:
                 return {"GET": self._list_models}
+            case ("openapi.json",):
+                return {"GET": self._describe}
             case (probe,) if probe in self._probes:
                 asked = partial(_probe, self._probes[probe])
                 return {"GET": asked, "HEAD": asked}
@@ -44,6 +49,11 @@ class Rest:
         read = partial(classify.read_request, exchange, name, self._most_bytes)
         response = await answer(exchange, self._methods[classify.PATH], read)
         await exchange.respond(200, _JSON, as_json(response))
+
+    async def _describe(self, exchange: Exchange) -> None:
+        if self._description is None:
+            self._description = json.dumps(openapi_of(self._methods)).encode()
+        await exchange.respond(200, _JSON, self._description)
 
     async def _list_models(self, exchange: Exchange) -> None:
         async def read() -> Any:  # noqa: ANN401 - as every reader
