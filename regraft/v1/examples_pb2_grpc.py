@@ -223,8 +223,8 @@ class ExamplesServicer(object):
 
     def GetLearningCurve(self, request, context):
         """Whether enough is labelled: accuracy against the number of labels, and what more should bring. It takes seconds, below
-        the requests; a newer one of the model takes its place (CANCELLED). FAILED_PRECONDITION: the model has no champion, or
-        fewer than two classes with pictures. What cannot be told of too few pictures is said in the answer.
+        the requests; a newer one of the model takes its place (CANCELLED). FAILED_PRECONDITION: fewer than two
+        classes have pictures. What cannot be told of too few pictures is said in the answer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -176,12 +176,10 @@ class RetrainingService(pb_grpc.RetrainingServicer):
 
     async def Preview(self, request: pb.PreviewRequest, _context: Context) -> pb.PreviewResponse:
         """Look at the head that a retrain would make now."""
-        name = self._models.resolve(request.name)
-        seen = await self._previews.look(name, Look.PREVIEW)
-        message = await self._threads.database.run(
-            to_preview, name, seen
-        )  # a matrix of hundreds of classes takes a while
-        return pb.PreviewResponse(preview=message)
+        model = self._models.held(request.name)
+        await self._first_versions.check_enough(model)
+        seen = await self._previews.look(model.name, Look.PREVIEW)
+        return pb.PreviewResponse(preview=await self._threads.database.run(to_preview, model.name, seen))
 
     async def _job(self, job_id: str) -> RetrainJob:
         """Return a job of a model that the caller may name."""

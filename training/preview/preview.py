@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from regraft.gate_limits import GateLimits
 from regraft.model.artifact import FloatArray
 from regraft.model.card import Metrics
 from regraft.model.confusion import Confusion
@@ -22,10 +23,11 @@ from training.evaluation.findings import LearningCurve
 from training.evaluation.metrics import measure
 from training.gate.verdict import SuspectLabel, Verdict
 from training.head.features import Features
-from training.head.fit import FittedHead, refit
+from training.head.fit import FittedHead, fit, refit
 from training.retrain.data import NOT_EMBEDDED, RetrainData, gather
-from training.retrain.evidence import Terms, anchor_of, judge_retrained
+from training.retrain.evidence import Terms, anchor_of, judge_first_version, judge_retrained
 from training.retrain.quarantine import Quarantined, suspects_among, unseen_answers
+from training.versions.ground import Ground, NoVersion, read_beginning
 from training.versions.read import StoredVersion, first_labels, read_champion
 
 MOST_HASHES: Final = 200
@@ -55,7 +57,7 @@ class Preview:
     """What a retrain would make now.
 
     Attributes:
-        champion: the version that it would compete with.
+        champion: the version that it would compete with; 0: it would be the first.
         labels: of the head.
         train_images: that it was fitted on.
         holdout_images: that it was not.
@@ -101,10 +103,12 @@ def preview(store: ModelStore, examples: ExamplesStore, model: str) -> Preview:
     """Fit the head that a retrain would make now, and judge it.
 
     Raises:
-        PreconditionError: there is no champion, or fewer than two classes have the pictures for it.
+        PreconditionError: there is nothing to build on, or fewer than two classes have the pictures for it.
         ArtifactError: the champion is damaged.
         StorageError: the examples cannot be read.
     """
+    if store.champion(model) is None:
+        return _preview_of_first(store, examples, model)
     champion = read_champion(store, model, examples.label_changes)
     data = gather(champion, examples, model, silent, only_look=True)
     fitted = _refit(champion, data)
@@ -120,6 +124,16 @@ def preview(store: ModelStore, examples: ExamplesStore, model: str) -> Preview:
     verdict = judge_retrained(champion, data, fitted, store.golden(model), terms).verdict
     assert verdict is not None  # it was judged just now
     return _told(champion.version, data, fitted, verdict, suspects, _curve(champion, data, fitted.choices["c"]))
+
+
+def _preview_of_first(store: ModelStore, examples: ExamplesStore, model: str) -> Preview:
+    """Fit and judge the first version of a model that has none."""
+    base = read_beginning(store, model, examples.label_changes)
+    data = gather(base, examples, model, silent, only_look=True)
+    fitted = _fit_first(base, data)
+    verdict = judge_first_version(base, data, fitted, store.golden(model), GateLimits()).verdict
+    assert verdict is not None  # it was judged just now
+    return _told(base.version, data, fitted, verdict, (), _curve(base, data, fitted.choices["c"]))
 
 
 def _told(
@@ -156,18 +170,26 @@ def curve_of(store: ModelStore, examples: ExamplesStore, model: str) -> Learning
     """Draw the learning curve of what a retrain would learn from now.
 
     Raises:
-        PreconditionError: there is no champion, or fewer than two classes have the pictures for it.
+        PreconditionError: there is nothing to build on, or fewer than two classes have the pictures for it.
         ArtifactError: the champion is damaged.
         StorageError: the examples cannot be read.
     """
+    if store.champion(model) is None:
+        base = read_beginning(store, model, examples.label_changes)
+        data = gather(base, examples, model, silent, only_look=True)
+        return _curve(base, data, _fit_first(base, data).choices["c"])
     champion = read_champion(store, model, examples.label_changes)
     data = gather(champion, examples, model, silent, only_look=True)
     return _curve(champion, data, champion.artifact.card.settings.get("c") or _refit(champion, data).choices["c"])
 
 
-def _curve(champion: StoredVersion, data: RetrainData, c: float) -> LearningCurve:
-    card = champion.artifact.card
-    return learning_curve(data.features, float(c), seed=card.seed, balance=card.settings.get("balance", "auto"))
+def _curve(ground: Ground, data: RetrainData, c: float) -> LearningCurve:
+    balance = ground.settings.get("balance", "auto")
+    return learning_curve(data.features, float(c), seed=ground.seed, balance=balance)
+
+
+def _fit_first(base: NoVersion, data: RetrainData) -> FittedHead:
+    return fit(data.features, seed=base.seed, balance=base.settings["balance"])
 
 
 def _refit(champion: StoredVersion, data: RetrainData) -> FittedHead:

@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from regraft.errors import PreconditionError
 from regraft.model.artifact import FloatArray
 from regraft.progress import Progress
 from regraft.stores.examples import ExamplesStore
@@ -230,7 +231,12 @@ def gather(
     # What was held out and then removed still keeps its like out of training.
     every = embeddings | examples.embeddings.get(champion.key, excluded & stored.keys())
     named = {example.sha256: [example.group] for example in sent if example.group}
-    settled = settle_rows(champion, model, every, labels, stored, named)
+    try:
+        settled = settle_rows(champion, model, every, labels, stored, named)
+    except PreconditionError as error:
+        if only_look and failures:
+            raise PreconditionError(f"{error}; {len(failures)} labelled pictures are not embedded yet") from None
+        raise
     features = assemble(
         settled.classes.labels,
         settled.learned,

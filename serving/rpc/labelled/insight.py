@@ -43,7 +43,7 @@ class Insights:
 
     async def learning_curve(self, request: pb.GetLearningCurveRequest) -> pb.GetLearningCurveResponse:
         """Tell accuracy against the number of labels."""
-        curve = await self._previews.look(self._models.resolve(request.name), Look.CURVE)
+        curve = await self._previews.look(self._models.held(request.name).name, Look.CURVE)
         return pb.GetLearningCurveResponse(curve=to_curve(curve))
 
     async def neighbours(self, request: pb.NeighboursRequest) -> pb.NeighboursResponse:

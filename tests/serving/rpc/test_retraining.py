@@ -25,7 +25,8 @@ from regraft.v1 import retraining_pb2 as pb
 from regraft.v1 import retraining_pb2_grpc as pb_grpc
 from tests.live_server import LiveServer, process_of_job, reading_the_pipe, stalled_retrain
 from tests.postgresql import PostgreSQL
-from tests.tiny import picture, publish_tiny, tiny_backbone, tiny_features
+from tests.tiny import begin_tiny, picture, publish_tiny, tiny_backbone, tiny_features
+from tests.training.conftest import COLOUR_KEY
 from tests.waiting import wait_until
 
 ACCEPTED, DUPLICATE = pb.AddExamplesResponse.OUTCOME_ACCEPTED, pb.AddExamplesResponse.OUTCOME_DUPLICATE
@@ -706,3 +707,21 @@ def test_a_watcher_hears_each_point_of_the_curve_once(live: LiveServer, store: M
     assert [point.epoch for point in watched.points] == [0, 1]
     assert watched == live.client.get_job(job.id)
     assert [list(listed.points) for listed in live.client.list_jobs()] == [[]]
+
+
+def test_a_model_without_a_version_is_looked_at_before_its_first_retrain(tmp_path: Path) -> None:
+    store = ModelStore(tmp_path / "store")
+    begin_tiny(store, "colours", ("red", "blue"))
+    with LiveServer(store) as live, closing(ExamplesStore(store.root / ".examples")) as examples:
+        with pytest.raises(RemoteError, match="2 classes with 2 pictures each; there are 0 and 0") as caught:
+            live.client.preview()
+        assert caught.value.code == "FAILED_PRECONDITION"
+        [*live.client.add_examples((picture(label, n), label) for label in ("red", "blue") for n in range(25))]
+        wait_until(lambda: not examples.labels.without_embedding("colours", COLOUR_KEY, 1))
+
+        seen = live.client.preview()
+
+        assert (seen.name, seen.champion, seen.not_embedded) == ("colours", 0, 0)
+        assert seen.train_images + seen.holdout_images == seen.learning_curve.labels == 50
+        assert [entry.label for entry in seen.classes] == ["red", "blue"]
+        assert live.client.list_jobs() == []

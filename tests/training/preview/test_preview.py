@@ -11,11 +11,14 @@ import pytest
 from regraft.errors import PreconditionError
 from regraft.label_rules import image_hash
 from regraft.stores.examples import ExamplesStore
+from regraft.stores.images import EXAMPLES_FOLDER
 from regraft.stores.labelling.present_names import KnownLabels
 from regraft.stores.models import ModelStore
+from tests.tiny import begin_tiny
 from tests.training.conftest import block, embed, in_a_child
 from tests.training.workshop import MODEL, Workshop, new_pictures, open_workshop
 from training.preview.preview import curve_of, preview
+from training.versions.ground import read_beginning
 from training.versions.read import read_version
 
 
@@ -121,6 +124,40 @@ def test_the_process_answers_in_json_and_never_imports_torch(workshop: Workshop,
 
     assert seen["metrics"]["images"] == seen["learning_curve"]["labels"] == 56
     assert [point["labels"] for point in seen["learning_curve"]["points"]] == [14, 28, 42, 56]
+
+
+@pytest.fixture
+def begun(tmp_path: Path) -> Iterator[Workshop]:
+    """A model that was created with the labels red and blue, and has no version."""
+    store = ModelStore(tmp_path / "models")
+    begin_tiny(store, MODEL, ("red", "blue"))
+    workshop = Workshop(store, ExamplesStore(store.root / EXAMPLES_FOLDER))
+    yield workshop
+    workshop.examples.close()
+
+
+def test_a_preview_of_a_model_without_a_version_is_of_its_first(begun: Workshop) -> None:
+    key = read_beginning(begun.store, MODEL, begun.examples.label_changes).key
+    for colour in ("blue", "red"):
+        pictures = new_pictures(colour, 20, 5)
+        begun.add(colour, pictures)
+        begun.examples.embeddings.put(key, {image_hash(data): embed(data) for data in pictures})
+
+    seen, curve = preview(begun.store, begun.examples, MODEL), curve_of(begun.store, begun.examples, MODEL)
+    begun.retrain()
+
+    assert (seen.champion, seen.labels, seen.train_images) == (0, ("red", "blue"), 40)
+    assert seen.holdout == begun.artifact(1).card.metrics
+    assert json.loads(json.dumps(seen.to_dict()["verdict"])) == begun.store.verdict(MODEL, 1)
+    assert seen.learning_curve == curve
+    assert curve.labels == 50
+
+
+def test_a_preview_of_a_model_without_a_version_says_what_is_missing(begun: Workshop) -> None:
+    begun.add("red", new_pictures("red", 3, 0))
+
+    with pytest.raises(PreconditionError, match=r"label more; 3 labelled pictures are not embedded yet"):
+        preview(begun.store, begun.examples, MODEL)
 
 
 def test_a_preview_with_nothing_says_what_is_missing(tmp_path: Path) -> None:

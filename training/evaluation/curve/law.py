@@ -25,8 +25,8 @@ _EVENLY: Final = 1.2207440846057596 ** -np.arange(1, 4)
 """Steps of a sequence that fills a cube (Roberts, "The unreasonable effectiveness of quasirandom sequences", 2018)."""
 _LEAST_SPREAD: Final = 0.5
 """Deviation of a difference of two points, in pictures: where they are equal, it was not measured that exactly."""
-_FLIP: Final = 1
-"""Pictures that may change by chance although none did: of few mistakes nobody sees how often they do."""
+_FLIPS: Final = 3
+"""Pictures that may change by chance although none did: the rule of three (Hanley and Lippman-Hand, 1983)."""
 _GRID: Final = 256
 
 
@@ -54,7 +54,7 @@ def forecast(
     laws = _Laws.drawn(accuracy, independent)
     weight = laws.weights(changes.mean(axis=0), _covariance(changes, independent), np.array(shares[:-1]))
     then = laws.error(np.array([growth]))[:, 0]
-    by_chance = _change_by_growth(changes, shares, growth) + _change_by_folds(right) + _FLIP / independent
+    by_chance = _change_by_growth(changes, shares, growth) + _change_by_folds(right) + _FLIPS / independent
     middle = (1 - new) * (accuracy + laws.now - then) + new * (1 - then)
     spread = np.sqrt(
         (1 - new) ** 2 * by_chance / independent + new**2 * then * (1 - then) / (independent * more / labels)
