@@ -2,9 +2,9 @@
 
 ``python -m benchmarks.suggestions DATA [PLOT.png] [CHOOSER...]``; DATA has flower_photos and neu_surface_defects. All
 pictures but a quarter of each class, drawn anew for every seed, lie in a pool without labels. Round after round the
-labels of `BATCH` pictures are bought and a head is fitted on all labels so far, as a retrain does; a class of a single
-picture waits. Accuracy is measured on the quarter, which nobody chooses from. Embeddings are those of
-`benchmarks.gate`, turned to 256 principal axes. Without names all of `CHOOSERS` are played.
+labels of `BATCH` pictures are bought and a head is fitted on all labels so far; a class of a single picture waits.
+Accuracy is measured on the quarter, which nobody chooses from. Embeddings are those of `benchmarks.gate`, turned to 256
+principal axes. Without names all of `CHOOSERS` are played.
 """
 
 import sys
@@ -20,12 +20,9 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import choosers
-from benchmarks.choosers import Chooser, Pool
+from benchmarks.choosers import Chooser, Learned, Pool
 from benchmarks.gate import SETS, Photographs, embed
 from regraft.model.artifact import FloatArray
-from serving.retraining.suggestions import Knowledge
-from training.head.features import assemble
-from training.head.fit import fit
 
 SEEDS: Final = 5
 BATCH: Final = 20
@@ -44,7 +41,7 @@ CHOOSERS: Final[dict[str, Chooser]] = {
 }
 _COLOURS: Final = ("#5d6778", "#2f6fde", "#c8551b", "#0d8a72", "#8a5cd1", "#b58900", "#d33682")
 _FEWEST: Final = 2
-"""Pictures of a class that a fit needs."""
+"""Pictures of a class, and classes, that a fit needs."""
 
 _Curves = npt.NDArray[np.float64]
 
@@ -85,19 +82,28 @@ class Problem:
             [photographs.label[name] for name in kept],
         )
 
-    def learn(self, rows: Sequence[int]) -> tuple[Knowledge | None, float]:
-        """Fit a head on labelled rows; return what is known then, and its accuracy."""
-        named = {self.names[row]: self.label[self.names[row]] for row in rows}
-        counts = {label: list(named.values()).count(label) for label in sorted(set(named.values()))}
+    def learn(self, rows: Sequence[int]) -> Learned | None:
+        """Fit a head on labelled rows; None while there are no two classes to tell apart."""
+        given = [self.label[self.names[row]] for row in rows]
+        counts = {label: given.count(label) for label in sorted(set(given))}
         labels = tuple(label for label, count in counts.items() if count >= _FEWEST)
-        if len(labels) < 2:
-            return None, 0.0
-        embeddings = {self.names[row]: self.embedding[row] for row in rows}
-        known = assemble(labels, [(name, label, False) for name, label in named.items() if label in labels], embeddings)
-        fitted = fit(known)
-        answers = fitted.head.probabilities(self.judged).argmax(axis=1)
-        right = [labels[answer] == truth for answer, truth in zip(answers, self.truth, strict=True)]
-        return Knowledge(fitted.head, labels, fitted.novelty_threshold, counts), float(np.mean(right))
+        if len(labels) < _FEWEST:
+            return None
+        taken = [(row, labels.index(label)) for row, label in zip(rows, given, strict=True) if label in labels]
+        return Learned(
+            labels,
+            counts,
+            self.embedding[[row for row, _ in taken]],
+            np.array([index for _, index in taken], np.int64),
+        )
+
+    def accuracy(self, learned: Learned | None) -> float:
+        """Measure a head on the pictures to be judged by."""
+        if learned is None:
+            return 0.0
+        answers = learned.probabilities(self.judged).argmax(axis=1)
+        right = [learned.labels[answer] == truth for answer, truth in zip(answers, self.truth, strict=True)]
+        return float(np.mean(right))
 
 
 def play(problem: Problem, choose: Chooser, seed: int) -> list[float]:
@@ -109,8 +115,8 @@ def play(problem: Problem, choose: Chooser, seed: int) -> list[float]:
         assert len(np.unique(rows)) == len(rows) <= BATCH
         assert not pool.labelled[rows].any()
         pool.labelled[rows] = True
-        pool.knowledge, accuracy = problem.learn(np.flatnonzero(pool.labelled).tolist())
-        curve.append(accuracy)
+        pool.learned = problem.learn(np.flatnonzero(pool.labelled).tolist())
+        curve.append(problem.accuracy(pool.learned))
     return curve
 
 

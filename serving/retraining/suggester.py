@@ -11,7 +11,7 @@ import numpy as np
 from regraft.model.artifact import FloatArray
 from regraft.stores.examples import ExamplesStore
 from regraft.stores.models import FEATURES_FILE, ModelStore
-from serving.inference.models_in_memory import ServedModel
+from serving.inference.models_in_memory import HeldModel, ServedModel
 from serving.retraining.predictor import present_head
 from serving.retraining.suggestions import Knowledge, Suggestion, suggest
 
@@ -44,19 +44,19 @@ class Suggester:
         self._models = models
         self._examples = examples
 
-    def suggest(self, served: ServedModel, count: int) -> list[Suggested]:
-        """Suggest at most ``count`` pictures of a model, the most useful first.
+    def suggest(self, held: HeldModel, count: int) -> list[Suggested]:
+        """Suggest at most ``count`` pictures of a model, with a version or without, the most useful first.
 
         Raises:
             StorageError: the database refused.
         """
-        pool = self._examples.pool.candidates(served.name, served.key, _MOST_OF_POOL, secrets.token_hex(32))
-        kept = {each.sha256: each for each in self._examples.requests.unlabelled(served.name, served.key)}
+        pool = self._examples.pool.candidates(held.name, held.key, _MOST_OF_POOL, secrets.token_hex(32))
+        kept = {each.sha256: each for each in self._examples.requests.unlabelled(held.name, held.key)}
         vectors = {**{sha256: each.embedding for sha256, each in kept.items()}, **pool}
         if not vectors:
             return []
         hashes = list(vectors)
-        labelled, knowledge = self._labelled(served)
+        labelled, knowledge = self._labelled(held)
         chosen = suggest(np.array(list(vectors.values()), np.float32), labelled, knowledge, count)
         return [
             Suggested(sha256, kept[sha256].id if sha256 not in pool else "", suggestion)
@@ -75,26 +75,34 @@ class Suggester:
             return self._examples.requests.image(self._examples.requests.find(suggested.request_id))
         return self._examples.pool.read(suggested.sha256)
 
-    def _labelled(self, served: ServedModel) -> tuple[FloatArray, Knowledge | None]:
+    def _labelled(self, held: HeldModel) -> tuple[FloatArray, Knowledge | None]:
         """Return embeddings of labelled pictures [M, D], some of them where there are many, and what is known."""
-        in_force = {example.sha256: example.label for example in self._examples.labels.in_force(served.name)}
+        in_force = {example.sha256: example.label for example in self._examples.labels.in_force(held.name)}
         counts = Counter(in_force.values())
-        trained = np.empty((0, served.head.weight.shape[1]), np.float32)
+        trained = np.empty((0, held.head.weight.shape[1]), np.float32)
+        if isinstance(held, ServedModel):
+            trained = self._trained(held, in_force, counts, trained)
+        others = [list(in_force)[row] for row in _some(len(in_force))]
+        newer = self._examples.embeddings.get(held.key, others)
+        embedding = np.concatenate([trained, *(vector[None] for vector in newer.values())])
+        if not isinstance(held, ServedModel):
+            return embedding, None
+        return embedding, Knowledge(held.head, held.card.labels, held.card.novelty_threshold, counts)
+
+    def _trained(
+        self, served: ServedModel, in_force: dict[str, str], counts: Counter[str], none: FloatArray
+    ) -> FloatArray:
+        """Return embeddings that a version was trained on; take those out of ``in_force``, and count their labels."""
         file = self._models.folder(served.name, served.version) / FEATURES_FILE
         with suppress(OSError, ValueError, KeyError), np.load(file, allow_pickle=False) as features:
             of_label = np.bincount(features["label_index"], minlength=len(served.card.labels))
             names = zip(served.card.labels, present_head(self._examples, served).labels, of_label, strict=False)
             for label, now, number in names:
                 counts[label] = max(counts[now], int(number))  # trained on includes most of what was sent
-            rows = _some(len(features["sha256"]))
-            trained = np.asarray(features["embedding"][rows], np.float32)
             for sha256 in features["sha256"]:
                 in_force.pop(str(sha256), None)
-        others = [list(in_force)[row] for row in _some(len(in_force))]
-        newer = self._examples.embeddings.get(served.key, others)
-        card = served.card
-        known = Knowledge(served.head, card.labels, card.novelty_threshold, counts)
-        return np.concatenate([trained, *(vector[None] for vector in newer.values())]), known
+            return np.asarray(features["embedding"][_some(len(features["sha256"]))], np.float32)
+        return none
 
 
 def _some(count: int) -> list[int]:

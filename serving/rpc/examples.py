@@ -134,9 +134,9 @@ class ExamplesService(pb_grpc.ExamplesServicer):
         """Suggest pictures to label next."""
         if request.count > _MAX_COUNT:
             raise InvalidRequestError(f"count: {request.count}; the most is {_MAX_COUNT}")
-        with self._models.acquire(request.name) as served:
+        with self._models.hold(request.name) as held:
             suggestions = await self._threads.database.run(
-                self._suggester.suggest, served, request.count or _DEFAULT_COUNT
+                self._suggester.suggest, held, request.count or _DEFAULT_COUNT
             )
         for each in suggestions:
             fields = {key: value for key, value in vars(each.suggestion).items() if key not in ("row", "reason")}

@@ -60,7 +60,7 @@ class PicturesService(pb_grpc.PicturesServicer):
         most, [before] = page_size(request, _MAX_PICTURES), page_start(request, parts=1) or ["0"]
         if not before.isdecimal():
             raise InvalidRequestError("page_token: it is none of ours: begin anew with an empty one")
-        name = self._models.get(request.name).name
+        name = self._models.held(request.name).name
         listing = partial(self._pool.page, name, before=int(before), most=most + 1)
         found = await self._threads.database.run(listing)
         usage, bounds = await self._threads.database.run(self._pool.usage, name), self._intake.rules.pool
@@ -83,7 +83,7 @@ class PicturesService(pb_grpc.PicturesServicer):
     async def _remove(self, request: pb.RemovePicturesRequest) -> list[str]:
         if not 1 <= len(request.sha256) <= _MAX_REMOVED:
             raise InvalidRequestError(f"sha256: {len(request.sha256)} hashes; one request has 1 to {_MAX_REMOVED:,}")
-        name = self._models.get(request.name).name
+        name = self._models.held(request.name).name
         removed = await self._threads.writes.run(self._pool.remove, name, list(request.sha256))
         note_effect(model=name, removed=len(removed))
         return sorted(removed)

@@ -12,7 +12,7 @@ from regraft.v1.examples_pb2 import Suggestion
 from regraft.v1.pictures_pb2 import AddPicturesRequest, AddPicturesResponse
 from regraft.v1.retraining_pb2 import AddExamplesRequest, AddExamplesResponse
 from tests.live_server import LiveServer
-from tests.tiny import picture
+from tests.tiny import add_tiny_backbone, picture
 from tests.waiting import wait_until
 
 
@@ -145,3 +145,36 @@ def test_an_unknown_model_has_no_pictures(client: Client) -> None:
 def test_a_removal_of_nothing_is_refused(client: Client) -> None:
     with pytest.raises(RemoteError, match="sha256: 0 hashes; one request has 1 to 10,000"):
         client.remove_pictures([])
+
+
+def test_a_model_without_a_version_is_told_what_is_typical_and_the_labels_make_its_first_version(
+    empty_store: ModelStore,
+) -> None:
+    add_tiny_backbone(empty_store)
+    with LiveServer(empty_store) as live:
+        live.client.create_model("flowers", "tiny")
+        sent = {picture(colour, number): colour for colour in ("red", "blue") for number in range(6)}
+        assert {outcome(answer) for answer in live.client.add_pictures(sent)} == {"ACCEPTED"}
+        with closing(open_examples(empty_store.root)) as examples:
+            key = live.server.models.held("flowers").key
+            wait_until(lambda: examples.pool.states("flowers", key) == {"embedded": 12, "waiting": 0})
+
+        found = list(live.client.suggest(12, with_images=True))
+
+        assert {each.reason for each in found} == {Suggestion.REASON_TYPICAL, Suggestion.REASON_RANDOM}
+        assert {(each.label, each.probability) for each in found} == {("", 0.0)}
+        assert {sent[each.image] for each in found} == {"red", "blue"}
+        (page,) = live.client.list_pictures()
+        labels = [
+            AddExamplesRequest(sha256=each.sha256, label=colour)
+            for each in page.pictures
+            for image, colour in sent.items()
+            if image_hash(image) == each.sha256
+        ]
+        assert all(
+            answer.outcome == AddExamplesResponse.OUTCOME_ACCEPTED for answer in live.client.send_examples(labels)
+        )
+        *_, job = live.client.watch_job(live.client.retrain().id)
+
+        assert job.version == 1, job.message
+        assert next(live.client.list_pictures()).total_pictures == 0
