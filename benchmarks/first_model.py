@@ -1,6 +1,7 @@
 """A first model from nothing over gRPC alone, and the memory of fifty more on its backbone.
 
-``python -m benchmarks.first_model STORE_WITH_BACKBONE FOLDER``, some minutes; a line of figures each.
+``python -m benchmarks.first_model STORE_WITH_BACKBONE FOLDER``, some minutes; a line of figures each. With ``--memory``
+only the second part.
 
 The server has torch nowhere to be imported, and a store that holds one backbone and nothing else. 5 classes x 20
 pictures of ``FOLDER`` go in, a first version comes out and answers: seconds of each step. Then 300 pictures more, and
@@ -79,16 +80,20 @@ def main() -> None:
     parser.add_argument("store", type=Path, help="a model store whose backbones are taken")
     parser.add_argument("data", type=Path, help="a folder of five folders of pictures")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--memory", action="store_true", help="only the memory of many models")
+    parser.add_argument("--models", type=int, default=MODELS, help="how many they are")
     options = parser.parse_args()
     first, more, test = draw(options.data, options.seed)
     with tempfile.TemporaryDirectory(dir=cache_folder()) as scratch:
         store = Path(scratch) / "models"
         shutil.copytree(options.store / BACKBONES_FOLDER, store / BACKBONES_FOLDER)
         with without_torch(Path(scratch)):
-            first_model(store, first, more, test)
-            many_models(store)
-        trained = train_on_the_same(Path(scratch), [*first, *more], test)
-        say(f"regraft train on the same {len(first) + len(more)} pictures: {trained:.4f} of {len(test)} right")
+            if not options.memory:
+                first_model(store, first, more, test)
+            many_models(store, options.models)
+        if not options.memory:
+            trained = train_on_the_same(Path(scratch), [*first, *more], test)
+            say(f"regraft train on the same {len(first) + len(more)} pictures: {trained:.4f} of {len(test)} right")
 
 
 def draw(data: Path, seed: int) -> tuple[Pictures, Pictures, Pictures]:
@@ -202,8 +207,8 @@ def train_on_the_same(scratch: Path, pictures: Pictures, test: Pictures) -> floa
         return accuracy(client, test)
 
 
-def many_models(store: Path) -> None:
-    """Make fifty models on one backbone, and print what each of them costs in memory."""
+def many_models(store: Path, count: int) -> None:
+    """Make many models on one backbone, and print what each of them costs in memory."""
     pictures = [
         (encode_png(noise(number, colour)), f"class {colour}") for colour in range(CLASSES) for number in range(4)
     ]
@@ -211,10 +216,10 @@ def many_models(store: Path) -> None:
     with ServerProcess(store, range(cpu_budget()), log=log) as server, Client(server.target, timeout_s=120) as client:
         (backbone,) = {each.name for each in BackboneStore(store).list()}
         before = server.resident_mb()
-        names = [f"model{number}" for number in range(MODELS)]
+        names = [f"model{number}" for number in range(count)]
         for name in names:
             client.create_model(name, backbone, who="benchmark")
-        say(f"{MODELS} models without a version: {(server.resident_mb() - before) / MODELS:.3f} MB each")
+        say(f"{count} models without a version: {(server.resident_mb() - before) / count:.3f} MB each")
         taken: list[float] = []
         for name in names:
             for _ in client.add_examples(pictures, name=name):
@@ -223,10 +228,10 @@ def many_models(store: Path) -> None:
             client.classify(pictures[0][0], name=name)
             taken.append(server.resident_mb())
         answering = [model for model in client.list_models() if model.served_version]
-        later = np.arange(MODELS)[MODELS // 5 :]
+        later = np.arange(count)[MODELS // 5 :]
         slope = float(np.polyfit(later, np.array(taken)[later], 1)[0])
         say(f"{len(answering)} models of {CLASSES} classes answer; sessions opened since the start: {sessions(log)}")
-        say(f"the server: {before:.1f} MB before, {taken[0]:.1f} with one version, {taken[-1]:.1f} with {MODELS}")
+        say(f"the server: {before:.1f} MB before, {taken[0]:.1f} with one version, {taken[-1]:.1f} with {count}")
         say(f"a further model of {CLASSES} classes: {slope:.3f} MB (slope over the last {len(later)})")
 
 
