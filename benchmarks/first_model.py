@@ -228,7 +228,7 @@ def many_models(store: Path, count: int) -> None:
             client.classify(pictures[0][0], name=name)
             taken.append(server.resident_mb())
         answering = [model for model in client.list_models() if model.served_version]
-        later = np.arange(count)[MODELS // 5 :]
+        later = np.arange(count)[count // 5 :]
         slope = float(np.polyfit(later, np.array(taken)[later], 1)[0])
         say(f"{len(answering)} models of {CLASSES} classes answer; sessions opened since the start: {sessions(log)}")
         say(f"the server: {before:.1f} MB before, {taken[0]:.1f} with one version, {taken[-1]:.1f} with {count}")
