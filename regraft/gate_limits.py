@@ -87,8 +87,8 @@ def to_shares(points: Mapping[str, float | None]) -> dict[str, float]:
     return {name: value / 100 for name, value in stated.items()}
 
 
-def to_points(shares: Mapping[str, float]) -> dict[str, float]:
-    """Convert back, to the very number that was typed.
+def to_points(shares: Mapping[str, float], within: str = "limits.") -> dict[str, float]:
+    """Convert back, to the very number that was typed; errors name the field ``within`` a request.
 
     Raises:
         InvalidRequestError: one of them is no share.
@@ -96,6 +96,6 @@ def to_points(shares: Mapping[str, float]) -> dict[str, float]:
     for name, share in shares.items():
         if not 0 <= share <= 1:
             raise InvalidRequestError(
-                f"limits.{name}: {share:g} is no share; need 0 to 1, where 0.05 is 5 percentage points"
+                f"{within}{name}: {share:g} is no share; need 0 to 1, where 0.05 is 5 percentage points"
             )
     return {name: round(100 * share, _DIGITS) for name, share in shares.items()}

@@ -27,6 +27,8 @@ from regraft.v1 import (
     classifier_pb2_grpc,
     examples_pb2,
     examples_pb2_grpc,
+    exports_pb2,
+    exports_pb2_grpc,
     models_pb2,
     models_pb2_grpc,
     pictures_pb2,
@@ -39,6 +41,7 @@ from regraft.v1 import (
 from serving.backbones.addable import AddableBackbones
 from serving.backbones.listing import BackboneList
 from serving.backbones.picture_times import PictureTimes
+from serving.exports import Exports
 from serving.inference.classifier import Classifier
 from serving.inference.engine import open_engine
 from serving.inference.execution_plan import read_plan
@@ -73,6 +76,7 @@ from serving.rpc.ports.port import GrpcPort
 from serving.rpc.retraining import RetrainingService
 from serving.rpc.security.guard import Guard
 from serving.rpc.security.roles import Callers
+from serving.rpc.versions.exports import ExportsService
 from serving.rpc.versions.reports import ReportsService
 from serving.settings import Settings
 from serving.supervisor import Backoff, Supervisor, do_all
@@ -104,6 +108,7 @@ CONTROL: Final = (
     pictures_pb2.DESCRIPTOR.services_by_name["Pictures"].full_name,
     models_pb2.DESCRIPTOR.services_by_name["Models"].full_name,
     reports_pb2.DESCRIPTOR.services_by_name["Reports"].full_name,
+    exports_pb2.DESCRIPTOR.services_by_name["Exports"].full_name,
 )
 _CLOSING_PATIENCE_S: Final = 5.0
 _KILL_AFTER_S: Final = 30.0
@@ -200,8 +205,7 @@ class Server:
             self._memory,
         )
         arguments = ["--store", str(settings.store)]
-        arguments += ["--examples", settings.examples] if settings.examples else []
-        arguments += _limits_of_retrains(settings)
+        arguments += [*(["--examples", settings.examples] if settings.examples else []), *_limits_of_retrains(settings)]
         environment = {
             "REGRAFT_LOG_FORMAT": settings.log_format,
             "REGRAFT_LOG_LEVEL": settings.log_level,
@@ -232,6 +236,7 @@ class Server:
         self._previews = Previews(
             arguments, self._threads, database=settings.database, limits=limits, environment=environment
         )
+        self._exports = Exports(arguments, self._threads.looks, limits=limits, environment=environment)
         self._schedule = RetrainSchedule(
             self.models,
             self._examples,
@@ -435,6 +440,7 @@ class Server:
         )
         examples_pb2_grpc.add_ExamplesServicer_to_server(examples, control)
         reports_pb2_grpc.add_ReportsServicer_to_server(ReportsService(self.models), control)
+        exports_pb2_grpc.add_ExportsServicer_to_server(ExportsService(self.models, self._exports), control)
         pictures = PicturesService(self.models, self._examples, self._intake, self.metrics)
         pictures_pb2_grpc.add_PicturesServicer_to_server(pictures, control)
 

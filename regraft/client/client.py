@@ -14,12 +14,14 @@ from regraft.auth import is_loopback
 from regraft.client.channel import open_channel
 from regraft.client.connection import DEFAULT_TARGET, Connection
 from regraft.client.proxies import proxy_of
-from regraft.errors import RegraftError
+from regraft.errors import InvalidRequestError, RegraftError
 from regraft.v1 import (
     classifier_pb2,
     classifier_pb2_grpc,
     examples_pb2,
     examples_pb2_grpc,
+    exports_pb2,
+    exports_pb2_grpc,
     models_pb2,
     models_pb2_grpc,
     pictures_pb2,
@@ -140,6 +142,7 @@ class Client:
         self._pictures = pictures_pb2_grpc.PicturesStub(self._channel)
         self._retraining = retraining_pb2_grpc.RetrainingStub(self._channel)
         self._models = models_pb2_grpc.ModelsStub(self._channel)
+        self._exports = exports_pb2_grpc.ExportsStub(self._channel)
         self._reports = reports_pb2_grpc.ReportsStub(self._channel)
         self._health = health_pb2_grpc.HealthStub(self._channel)
 
@@ -680,6 +683,31 @@ class Client:
         request = reports_pb2.GetReportRequest(name=name, version=version, format=form)
         with self._errors():
             return b"".join(part.data for part in self._reports.GetReport(request, timeout=self._timeout_s))
+
+    def export(
+        self, version: int = 0, *, name: str = "", to: str = "onnx", cpu: str = "", max_drop: float | None = None
+    ) -> Iterator[exports_pb2.ExportResponse]:
+        """Yield the progress of an export, its result, then the bytes of its zip.
+
+        Args:
+            version: which; 0 is the champion.
+            name: the model.
+            to: onnx, fp16, int8, ort, mobile, triton or openvino.
+            cpu: what int8 is for: x86-vnni, x86 or arm; the server's if empty.
+            max_drop: percentage points of accuracy that may be lost; 1.3 if None.
+
+        Raises:
+            InvalidRequestError: there is no such format, or the limit is no share of 100.
+        """
+        from regraft.gate_limits import to_shares  # noqa: PLC0415 - pydantic takes a moment, which other calls spare
+
+        forms = {each.removeprefix("EXPORT_FORMAT_").lower(): each for each in exports_pb2.ExportFormat.keys()[1:]}
+        if to not in forms:
+            raise InvalidRequestError(f"--to {to}: need one of {', '.join(forms)}")
+        limit = to_shares({"max_drop": max_drop})
+        request = exports_pb2.ExportRequest(name=name, version=version, format=forms[to], cpu=cpu, **limit)
+        with self._errors():
+            yield from self._exports.Export(request)
 
     def get_confusion(
         self,

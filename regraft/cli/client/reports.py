@@ -1,4 +1,4 @@
-"""The commands ``regraft models report`` and ``regraft models confusion``."""
+"""The commands ``regraft models report``, ``confusion`` and ``export``."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,8 @@ from regraft.cli.json_output import message_to_dict, print_json
 from regraft.cli.options import Json, Name, asks_a_server
 from regraft.client.client import Client
 from regraft.client.connection import Connection
-from regraft.files import storage_errors
+from regraft.errors import InvalidRequestError
+from regraft.files import storage_errors, text_of
 from regraft.v1 import reports_pb2
 
 _SHOWN: Final = 3
@@ -57,6 +58,49 @@ def confusion(
         print_json({key: value for key, value in message_to_dict(found).items() if key != "next_page_token"})
     else:
         _show(found)
+
+
+@asks_a_server
+def export(
+    server: Connection,
+    out: Annotated[Path, typer.Argument(help="The zip to write; must not exist yet.")],
+    version: Annotated[int, typer.Option(min=1, help="The champion if you name none.", show_default=False)] = 0,
+    to: Annotated[
+        str, typer.Option(help="onnx, fp16, int8, ort, mobile, triton or openvino; see docs/export.md.")
+    ] = "onnx",
+    cpu: Annotated[str, typer.Option(help="What int8 is for: x86-vnni, x86 or arm. Default: the server's.")] = "",
+    max_drop: Annotated[float | None, typer.Option(help="Points of accuracy that may be lost. Default: 1.3.")] = None,
+    name: Name = "",
+    as_json: Json = False,
+) -> None:
+    """Let a server export a version, and fetch it as a zip.
+
+    The pictures that it was validated on have to be among the server's examples.
+    """
+    if out.exists():
+        raise InvalidRequestError(f"{text_of(out)}: is there already; name a new file")
+    told = ""
+    partial = out.with_name(f".{out.name}.part")
+    try:
+        with Client(server) as client, terminal.progress_bars() as progress, storage_errors(f"cannot write {out}"):
+            with partial.open("wb") as file:
+                for part in client.export(version, name=name, to=to, cpu=cpu, max_drop=max_drop):
+                    file.write(part.data)
+                    if part.HasField("progress"):
+                        progress(part.progress.stage, part.progress.done, part.progress.total)
+                    told = part.result.export_json or told
+            partial.rename(out)
+    finally:
+        partial.unlink(missing_ok=True)
+    result = json.loads(told)
+    if as_json:
+        print_json({**result, "folder": "", "zip": str(out)})
+        return
+    proof = result["proof"]
+    accuracies = (f"{proof[side]['accuracy']:.4f} {side}" for side in ("served", "exported"))
+    terminal.line(f"{result['name']}:{result['version']} to {result['format']}, on {proof['images']} validation images")
+    terminal.line(f"accuracy {', '.join(accuracies)}; the same first label on {proof['agreement']:.1%}")
+    terminal.line((str(out), "bold"), ": how to use it is in its README.md")
 
 
 def _show(found: reports_pb2.GetConfusionResponse) -> None:

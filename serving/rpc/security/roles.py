@@ -97,6 +97,7 @@ LEAST_ROLE: Final[dict[str, Role]] = {
     _MODELS + "CreateModel": Role.OPERATE,
     _MODELS + "DeleteModel": Role.OPERATE,
     _MODELS + "RestoreModel": Role.OPERATE,
+    "/regraft.v1.Exports/Export": Role.OPERATE,
     _REPORTS + "GetReport": Role.LABEL,
     _REPORTS + "GetConfusion": Role.LABEL,
 }

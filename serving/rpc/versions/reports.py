@@ -42,7 +42,7 @@ class ReportsService(pb_grpc.ReportsServicer):
         """Send the report of a version, in parts."""
         if request.format not in _FILES:
             raise InvalidRequestError(f"format: {request.format} is none of {', '.join(pb.ReportFormat.keys()[1:])}")
-        version, folder = await self._find(request.name, request.version)
+        _, version, folder = await find_version(self._models, request.name, request.version)
         file, sent, size_bytes = folder / _FILES[request.format], 0, 1
         while sent < size_bytes:
             data, size_bytes = await self._threads.store.run(_part, file, sent)
@@ -55,7 +55,7 @@ class ReportsService(pb_grpc.ReportsServicer):
             raise InvalidRequestError(f"pictures: {request.pictures}; it is 1 to {_MAX_PICTURES}, or 0 for {_PICTURES}")
         most, start = page_size(request, _MAX_CELLS), page_start(request, parts=2)
         asked, begin = (int(start[0]), int(start[1])) if start else (request.version, 0)
-        version, folder = await self._find(request.name, asked)
+        _, version, folder = await find_version(self._models, request.name, asked)
         confusion = await self._threads.store.run(_confusion, folder)
         cells = await self._threads.store.run(_cells, confusion, request)
         messages = _messages(confusion, cells[begin : begin + most], request.pictures or _PICTURES)
@@ -70,15 +70,22 @@ class ReportsService(pb_grpc.ReportsServicer):
             page.next_page_token = page_token(request, str(version), str(begin + len(page.cells)))
         return page
 
-    async def _find(self, name: str, version: int) -> tuple[int, Path]:
-        """Return a version and its folder; 0 is the champion."""
-        if version < 0:
-            raise InvalidRequestError("version: which one? The first is 1, and 0 is the champion")
-        name, store = self._models.resolve(name), self._models.store
-        champion = None if version else await self._threads.store.run(store.champion, name)
-        if not (found := version or champion):
-            raise PreconditionError(f"version: model {name!r} has no champion: name a version")
-        return found, await self._threads.store.run(store.folder, name, found)
+
+async def find_version(models: ModelRegistry, name: str, version: int) -> tuple[str, int, Path]:
+    """Return a model's name in full, a version of it and its folder; 0 is the champion.
+
+    Raises:
+        InvalidRequestError: the version is negative, or the name is not given and there are several models.
+        PreconditionError: there is no champion.
+        NotFoundError: there is no such version.
+    """
+    if version < 0:
+        raise InvalidRequestError("version: which one? The first is 1, and 0 is the champion")
+    name, store, threads = models.resolve(name), models.store, models.threads
+    champion = None if version else await threads.store.run(store.champion, name)
+    if not (found := version or champion):
+        raise PreconditionError(f"version: model {name!r} has no champion: name a version")
+    return name, found, await threads.store.run(store.folder, name, found)
 
 
 def _part(file: Path, begin: int) -> tuple[bytes, int]:

@@ -116,6 +116,7 @@ COMMANDS = {
     ),
     "models shadow": SERVER + "[VERSION] --off --name= --why= --json",
     "models report": SERVER + "[VERSION]=0 --out=report.html --name= --json",
+    "models export": SERVER + "OUT --version=0 --to=onnx --cpu= --max-drop= --name= --json",
     "models confusion": SERVER + "[VERSION]=0 --mistakes --label= --answer= --pictures=20 --name= --json",
     "pictures add": SERVER + "PATHS... --source= --name= --json",
     "pictures list": SERVER + "--name= --json",

@@ -1,0 +1,168 @@
+"""Exports by short-lived child processes below the requests, one at a time.
+
+A child is ``python -m training.export``. It works in a folder of its own, which is gone when the call ends, however it
+ends: so nothing is left behind, and nothing has to be tidied up.
+"""
+
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import threading
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+from regraft import errors
+from regraft.errors import RegraftError, TrainingError
+from regraft.image.limits import DEFAULT_LIMITS, ImageLimits
+from regraft.safe_path import module_command
+from serving.threads import Pool
+
+_PART_BYTES: Final = 2**20
+
+
+@dataclass(frozen=True)
+class ExportJob:
+    """What to export.
+
+    Attributes:
+        version: ``NAME:VERSION``.
+        to: a format.
+        cpu: what int8 is for; empty: this machine.
+        max_drop: percentage points of accuracy that may be lost; None for the usual.
+    """
+
+    version: str
+    to: str
+    cpu: str = ""
+    max_drop: float | None = None
+
+    def arguments(self) -> list[str]:
+        """Return the child's flags."""
+        stated = {"--version": self.version, "--to": self.to, "--cpu": self.cpu}
+        stated |= {} if self.max_drop is None else {"--max-drop": str(self.max_drop)}
+        return [f"{flag}={value}" for flag, value in stated.items()]
+
+
+class Exports:
+    """A runner of exports; use it from one event loop."""
+
+    def __init__(
+        self,
+        child_arguments: list[str],
+        pool: Pool,
+        *,
+        limits: ImageLimits = DEFAULT_LIMITS,
+        environment: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """Make a runner.
+
+        Args:
+            child_arguments: flags that tell a child where the stores are, and how much of the machine it may have.
+            pool: waits for the children; as many run at once as it has threads.
+            limits: of pictures, which hold in the children too.
+            environment: further variables of the children.
+        """
+        self._command = [*module_command("training.export"), *child_arguments]
+        self._environment = {**os.environ, **limits.environment(), **environment}
+        self._pool = pool
+
+    async def run(self, job: ExportJob) -> AsyncGenerator[dict[str, Any] | bytes, None]:
+        """Export, and yield how far it is, then ``{"answer": ..., "size_bytes": ...}``, then the bytes of the zip.
+
+        Raises:
+            OverloadedError: too many wait.
+            TrainingError: it took too long or too much, or its process died.
+            RegraftError: what the child says, such as that something is missing.
+        """
+        facts: asyncio.Queue[dict[str, Any] | bytes | None] = asyncio.Queue()
+        loop, room = asyncio.get_running_loop(), threading.Semaphore(1)
+        child = _Child([*self._command, *job.arguments()], self._environment)
+
+        def put(fact: dict[str, Any] | bytes | None) -> None:
+            with suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(facts.put_nowait, fact)
+
+        def put_part(part: bytes) -> bool:
+            """Put the next part when the one before is sent; False once nobody wants it."""
+            while not room.acquire(timeout=1.0):
+                if child.is_over:
+                    return False
+            put(part)
+            return not child.is_over
+
+        work = asyncio.create_task(self._pool.run(child.run, put, put_part))
+        work.add_done_callback(lambda _: put(None))
+        try:
+            while (fact := await facts.get()) is not None:
+                yield fact
+                if isinstance(fact, bytes):
+                    room.release()
+            await work  # raises what ended it
+        finally:
+            child.end()
+            if not child.has_begun:
+                work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
+
+
+class _Child:
+    """A child process: a thread reads what it says, the event loop may end it."""
+
+    def __init__(self, command: list[str], environment: Mapping[str, str]) -> None:
+        self.has_begun = self.is_over = False
+        self._command, self._environment = command, environment
+        self._process: subprocess.Popen[str] | None = None
+
+    def run(self, put: Callable[[dict[str, Any]], None], put_part: Callable[[bytes], bool]) -> None:
+        """Run the process, pass on what it says, then the zip that it wrote."""
+        self.has_begun = True
+        folder = Path(tempfile.mkdtemp(prefix="regraft-export-"))
+        try:
+            answer = self._answer(folder / "export.zip", put)
+            if answer is None:
+                return
+            size_bytes = (folder / "export.zip").stat().st_size
+            put({"answer": answer, "size_bytes": size_bytes})
+            with (folder / "export.zip").open("rb") as whole:
+                while (part := whole.read(_PART_BYTES)) and put_part(part):
+                    pass
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _answer(self, out: Path, put: Callable[[dict[str, Any]], None]) -> dict[str, Any] | None:
+        """Return the answer, or None where nobody waits for it any more."""
+        nothing, pipe = subprocess.DEVNULL, subprocess.PIPE
+        command = [*self._command, f"--out={out}"]
+        with subprocess.Popen(command, env=self._environment, stdin=nothing, stdout=pipe, text=True) as process:
+            self._process = process
+            if self.is_over:  # `end` may not have seen it
+                process.kill()
+            assert process.stdout
+            said: dict[str, Any] = {}
+            for line in process.stdout:
+                said = json.loads(line)
+                if "stage" in said:
+                    put(said)
+        if self.is_over:
+            return None
+        if "error" in said:
+            kind = getattr(errors, said["error"], TrainingError)
+            raise (kind if issubclass(kind, RegraftError) else TrainingError)(said["text"])
+        if "answer" not in said:
+            how = f"its process ended with exit code {process.returncode}"
+            raise TrainingError(f"{how}; the server's log has the details")
+        answer: dict[str, Any] = said["answer"]
+        return answer
+
+    def end(self) -> None:
+        """End the process, or see that it never begins; safe in any thread."""
+        self.is_over = True
+        if self._process:
+            self._process.kill()

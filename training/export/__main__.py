@@ -1,0 +1,105 @@
+"""Process of an export, ``python -m training.export``.
+
+A server starts it for `Exports.Export`, and ends it when its caller leaves. It writes a zip, and lines of JSON on
+standard output: ``{"stage": ..., "done": ..., "total": ...}``, and at last ``{"answer": ...}`` or
+``{"error": NAME, "text": ...}`` with a name of `regraft.errors`.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+import zipfile
+from pathlib import Path
+from typing import Any, Final
+
+from regraft.client.proxies import spare_loopback
+from regraft.errors import RegraftError, TrainingError
+from regraft.logs import FORMATS, LEVELS, write_log
+from regraft.stores.images import EXAMPLES_FOLDER
+from regraft.stores.models import ModelStore
+from training.export.export import MAX_DROP, export_version
+from training.retrain.resource_limits import limited, lower_priority
+
+_REPORT_EVERY_S: Final = 0.2
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Export, and say what came of it.
+
+    Returns:
+        The exit code: 0 where the zip is there, 1 where an error is said.
+    """
+    options = _parser().parse_args(arguments)
+    write_log(options.log_format, options.log_level)
+    lower_priority(options.cpus)
+    spare_loopback()
+    try:
+        with limited(options.minutes, options.memory_mb):
+            _say({"answer": _export(options)})
+    except RegraftError as error:
+        _say({"error": type(error).__name__, "text": str(error)})
+    except MemoryError:
+        _say({"error": TrainingError.__name__, "text": "it needs more memory than there is"})
+    else:
+        return 0
+    return 1
+
+
+def _export(options: argparse.Namespace) -> dict[str, Any]:
+    """Export into a folder beside the zip, pack it, and return what is in its export.json."""
+    exported = export_version(
+        ModelStore(options.store),
+        options.version,
+        options.to,
+        options.out.with_suffix(""),
+        data=None,
+        examples=options.examples or str(options.store / EXAMPLES_FOLDER),
+        cpu=options.cpu or None,
+        max_drop=options.max_drop,
+        progress=_Reporter(),
+    )
+    with zipfile.ZipFile(options.out, "w") as whole:  # weights hardly shrink
+        for file in sorted(exported.folder.rglob("*")):
+            whole.write(file, file.relative_to(exported.folder))
+    return {**exported.to_dict(), "folder": "", "model": exported.model.relative_to(exported.folder).as_posix()}
+
+
+class _Reporter:
+    """A listener to progress that says each stage, and not too often how far it is."""
+
+    def __init__(self) -> None:
+        self._stage, self._last_s = "", 0.0
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        now_s = time.monotonic()
+        if stage != self._stage or now_s - self._last_s >= _REPORT_EVERY_S:
+            self._stage, self._last_s = stage, now_s
+            _say({"stage": stage, "done": done, "total": total})
+
+
+def _say(fact: dict[str, Any]) -> None:
+    print(json.dumps(fact), flush=True)  # noqa: T201 - the server reads it
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m training.export", description="Export a version as a zip.")
+    parser.add_argument("--store", type=Path, required=True, help="the model store")
+    parser.add_argument("--examples", default=os.environ.get("REGRAFT_EXAMPLES", ""), help="as of training.retrain")
+    parser.add_argument("--version", required=True, help="NAME:VERSION")
+    parser.add_argument("--to", required=True, help="the format")
+    parser.add_argument("--cpu", default="", help="what int8 is for")
+    parser.add_argument("--max-drop", type=float, default=MAX_DROP, help="points of accuracy that may be lost")
+    parser.add_argument("--out", type=Path, required=True, help="the zip")
+    parser.add_argument("--minutes", type=float, default=60.0, help="the longest that it may take (default: 60)")
+    parser.add_argument("--cpus", type=int, default=0, help="how many CPUs it may use (default: all)")
+    parser.add_argument("--memory-mb", type=int, default=0, help="how much memory it may have (default: any)")
+    for flag, choices, usual in (("format", FORMATS, "text"), ("level", LEVELS, "info")):
+        default = os.environ.get(f"REGRAFT_LOG_{flag.upper()}", usual)
+        parser.add_argument(f"--log-{flag}", choices=choices, default=default, help="of the log (default: %(default)s)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
