@@ -11,6 +11,7 @@ from regraft.stores.backbones import ADVICE, BackboneStore, StoredBackbone
 from regraft.stores.examples import ExamplesStore
 from regraft.stores.lifecycle.folders import DeletedModel
 from regraft.stores.lifecycle.history import Beginning, HistoryEntry
+from serving.backbones.listing import may_use
 from serving.inference.registry import ModelRegistry
 from serving.lifecycle.first_versions import FirstVersions
 from serving.lifecycle.trash import empty_trash
@@ -117,8 +118,8 @@ class ModelChanges:
     def _find_backbone(self, wanted: str) -> StoredBackbone:
         backbones = BackboneStore(self._models.store.root)
         if wanted:
-            return backbones.find(wanted)
-        there = backbones.list()
+            return backbones.find(wanted, may_use)
+        there = [*filter(may_use, backbones.list())]
         if len(there) != 1:
             names = ", ".join(dict.fromkeys(each.name for each in there)) or f"none; {ADVICE}"
             raise InvalidRequestError(f"backbone: which one? This store has {names}")

@@ -13,6 +13,7 @@ from regraft.cli.options import Json, Store
 from regraft.files import cache_folder
 from regraft.stores.backbone_file import export_backbone, import_backbone
 from regraft.stores.backbones import BackboneStore
+from regraft.stores.models import ModelStore
 
 Wanted = Annotated[str, typer.Argument(help="Its name, or the beginning of its digest.")]
 
@@ -75,13 +76,13 @@ def import_(
 
 
 def remove(backbone: Wanted, store: Store = Path("models"), as_json: Json = False) -> None:
-    """Remove a backbone that no model began with.
+    """Remove a backbone, unless a model without a champion began with it.
 
     Versions hold their own: they serve and retrain as before.
     """
     backbones = BackboneStore(store)
     removed = backbones.find(backbone)
-    backbones.remove(removed)
+    backbones.remove(removed, used_by=ModelStore(store).folders.waiting_for(removed.digest))
     print_result(backbone_to_dict(removed), lambda one: terminal.line(f"removed {one['name']}"), as_json)
 
 

@@ -33,6 +33,7 @@ from regraft.stores.lifecycle.history import (
     Histories,
     HistoryEntry,
     append,
+    beginning_of,
     champions_of,
     deletion_of,
     etag_of_history,
@@ -233,6 +234,21 @@ class ModelFolders:
                 if deletion := self._deletion(_folder_in(place, name)):
                     found[name] = DeletedModel(name, deletion)
         return [found[name] for name in sorted(found)]
+
+    def waiting_for(self, backbone: str) -> list[str]:
+        """Return the models that began with a backbone and have no champion yet, in the trash too.
+
+        Raises:
+            OperatorError: the history of a model cannot be read.
+        """
+        waiting = set()
+        for place in (self.root, self.trash):
+            for name in _names_in(place):
+                history = self._histories.of(_folder_in(place, name))
+                begun = beginning_of(history)
+                if begun and begun.backbone == backbone and not champions_of(history):
+                    waiting.add(name)
+        return sorted(waiting)
 
     def settle(self) -> None:
         """Put the deleted models into the trash that a crash has left outside.

@@ -8,10 +8,11 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from regraft.cli.main import app
-from regraft.errors import InvalidRequestError, NotFoundError
+from regraft.errors import InvalidRequestError, NotFoundError, PreconditionError
 from regraft.model import artifact
 from regraft.model.card import SourceVersion
 from regraft.stores.backbones import BackboneStore, StoredBackbone
+from regraft.stores.lifecycle.history import Beginning
 from regraft.stores.models import MODEL_FILE, ModelStore
 from tests.full_disk import disk_full_after
 from tests.tiny import SPEC, publish_tiny, tiny_backbone
@@ -161,6 +162,18 @@ def test_the_commands_carry_a_backbone_from_store_to_store(tmp_path: Path) -> No
     assert first["digest"][:12] in listed.stdout
     assert removed.stdout == "removed colours:1\n"
     assert command("list", "--store", there, "--json").stdout == "[]\n"
+
+
+def test_a_backbone_that_a_model_waits_for_is_not_removed(tmp_path: Path) -> None:
+    publish_tiny(ModelStore(tmp_path))
+    made = make_backbone(tmp_path, BackboneSettings("store:colours"), tmp_path / "cache")
+    ModelStore(tmp_path).folders.create("birds", Beginning(made.digest, made.name), who="Ann", why="")
+
+    done = command("remove", made.name, "--store", tmp_path)
+
+    assert isinstance(done.exception, PreconditionError)
+    assert "is what 'birds' began with: delete them first" in str(done.exception)
+    assert BackboneStore(tmp_path).list() == [made]
 
 
 def test_a_store_without_backbones_says_how_to_get_one(tmp_path: Path) -> None:

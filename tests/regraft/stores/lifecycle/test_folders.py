@@ -155,6 +155,18 @@ def test_labels_that_cannot_be_a_models_are_refused(store: ModelStore, beginning
     assert store.names() == []
 
 
+def test_what_waits_for_a_backbone_began_with_it_and_has_no_champion_in_the_trash_or_not(store: ModelStore) -> None:
+    for name in ("birds", "cats", "dogs"):
+        create(store, name)
+    delete(store, "cats")
+    store.folders.create("eggs", Beginning("e" * 64, "other"), who="Ann", why="")
+    publish(store, "trained")
+
+    assert store.folders.waiting_for("d" * 64) == ["birds", "cats", "dogs"]
+    store.move("dogs", publish(store, "dogs"), who="Ann", why="")
+    assert store.folders.waiting_for("d" * 64) == ["birds", "cats"]
+
+
 def test_one_label_may_begin_an_open_set(store: ModelStore) -> None:
     store.folders.create(NAME, Beginning("d" * 64, "tiny", ("rose",)), who="Ann", why="")
 

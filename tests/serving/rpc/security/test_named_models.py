@@ -102,6 +102,8 @@ def test_lists_show_what_the_caller_may_name(store: ModelStore, live: LiveServer
 
     assert [model.name for model in tenant.list_models()] == ["flowers"]
     assert [backbone.name for backbone in tenant.list_backbones()] == ["flowers:2", "resnet18"]
+    with pytest.raises(RemoteError, match=r"it has: flowers:2, resnet18\)"):
+        tenant.create_model("flowers-begun", "colours:1")
     assert [job.name for job in tenant.list_jobs()] == [job.name for job in tenant.list_jobs("flowers")] == ["flowers"]
     with grpc.insecure_channel(live.target) as channel:
         stub = inference_pb2_grpc.GRPCInferenceServiceStub(channel)
