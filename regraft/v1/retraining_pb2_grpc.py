@@ -114,7 +114,8 @@ class RetrainingServicer(object):
     def Train(self, request, context):
         """Start a full training run, backbone and head, on all pictures of the model, and return at once; the gate judges its
         version as a retrain's. FAILED_PRECONDITION: torch is not installed where the server runs, or pictures of the
-        champion are not among the examples; the text says what to do. Also as Retrain: a model has one unfinished job.
+        champion are not among the examples, or there is no version yet, the first of which Retrain makes; the text says what
+        to do. Also as Retrain: a model has one unfinished job.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -153,6 +153,16 @@ def test_a_request_to_begin_that_comes_twice_begins_one_model(beginning: LiveSer
     )
 
 
+def test_a_model_is_not_trained_anew_before_its_first_retrain(beginning: LiveServer) -> None:
+    beginning.client.create_model(NAME)
+
+    code, text = refusal(lambda: beginning.client.train(name=NAME))
+
+    assert code == "FAILED_PRECONDITION"
+    assert "a retrain" in text
+    assert beginning.client.list_jobs() == []
+
+
 def test_a_deleted_model_is_not_found_and_comes_back_as_it_was(store: ModelStore, audit_lines: AuditLines) -> None:
     with LiveServer(store) as live:
         client, before = live.client, live.client.classify(picture("red"))
