@@ -18,9 +18,10 @@ from regraft.label_rules import LabelPolicy, check_label, check_note, nfc
 from regraft.stores.database.label_quota import quota_used_up
 from regraft.stores.examples import ExamplesStore
 from regraft.stores.images import Bounds
+from regraft.stores.labelling.present_names import called_now
 from regraft.stores.labels import AddOutcome, NewExample
 from regraft.stores.unlabelled.pool import NewPicture, PoolOutcome, pool_used_up
-from serving.inference.models_in_memory import HeldModel
+from serving.inference.models_in_memory import HeldModel, ServedModel
 from serving.inference.picture_memory import PictureMemory
 from serving.inference.registry import ModelRegistry
 from serving.inference.shares import Shares
@@ -215,7 +216,7 @@ class ExampleIntake:
         for name in ("source", "annotator", "request_id", "group"):
             check_note(name, getattr(new, name))
         served = self._models.held(model)
-        self.check_allowed(served, new.label)
+        await self.check_allowed(served, new.label)
         new = await self._with_picture(served, new)
         first = sender.labels.setdefault((served.name, new.sha256), FirstLabel(new.label))
         if first.label != new.label:
@@ -232,8 +233,10 @@ class ExampleIntake:
             self._on_stored(served, new.sha256, stored.crop)
         return IntakeResult(stored.outcome, new.sha256)
 
-    def check_allowed(self, served: HeldModel, label: str) -> None:
+    async def check_allowed(self, served: HeldModel, label: str) -> None:
         """Refuse a label of a new class, where server or model take none.
+
+        What was renamed is known by its new name alone.
 
         Raises:
             InvalidRequestError: it would be.
@@ -241,12 +244,17 @@ class ExampleIntake:
         beginning = self._models.stored.get(served.name).beginning
         if "closed" not in (self.rules.labels, beginning.policy if beginning else "open"):
             return
-        known = {*map(nfc, served.labels), *(beginning.labels if beginning else ())}
+        as_of = served.card.labels_as_of if isinstance(served, ServedModel) else ""
+        changes = await self._threads.database.run(self._examples.label_changes.since, served.name)
+        later = [change for change in changes if change.at > as_of]
+        now = [called_now(each, later) for each in served.labels]
+        now += [called_now(each, changes) for each in (beginning.labels if beginning else ())]
+        known = list(dict.fromkeys(each for each in now if each is not None))
         if nfc(label) not in known:
             whose = "this server takes no new ones (--labels closed)"
             if self.rules.labels == "open":
                 whose = f"model {served.name!r} was created with a closed set"
-            some = ", ".join(sorted(known)[:20]) or "none"
+            some = ", ".join(known[:20]) or "none"
             raise InvalidRequestError(f"label {label!r}: {whose}, only {some}")
 
     async def _with_picture(self, served: HeldModel, new: NewExample) -> NewExample:

@@ -98,7 +98,7 @@ class ExamplesService(pb_grpc.ExamplesServicer):
 
     async def _relabel(self, request: pb.RelabelExampleRequest) -> pb.Example:
         arguments = self._writes.caller_arguments()
-        self._intake.check_allowed(self._models.held(request.name), request.label)
+        await self._intake.check_allowed(self._models.held(request.name), request.label)
         name, example = await self._find(request, or_removed=True)
         relabel = partial(self._examples.labels.relabel, name, example.sha256, request.label)
         changed = await self._threads.writes.run(relabel, annotator=request.annotator, etag=request.etag, **arguments)

@@ -43,7 +43,7 @@ class LabelWrites:
     async def relabel(self, request: pb.RelabelExamplesRequest) -> pb.RelabelExamplesResponse:
         """Relabel examples."""
         name = self._models.resolve(request.name)
-        self._intake.check_allowed(self._models.held(name), request.label)
+        await self._intake.check_allowed(self._models.held(name), request.label)
         relabel = partial(self._examples.bulk.relabel, name, request.sha256, request.label)
         result = await self._threads.writes.run(relabel, annotator=request.annotator, **self.caller_arguments())
         self._note(name, result, request.label)

@@ -62,6 +62,10 @@ def test_a_server_that_takes_no_new_labels_takes_none_of_many(store: ModelStore)
         with pytest.raises(RemoteError, match="this server takes no new ones"):
             live.client.relabel_examples(HASHES[:1], "silver")
         assert live.client.relabel_examples(HASHES[:1], "blue").changed == 1
+        live.client.rename_label("blue", "azure")
+        with pytest.raises(RemoteError, match="this server takes no new ones"):
+            live.client.relabel_examples(HASHES[:1], "blue")
+        assert live.client.relabel_examples(HASHES[:1], "azure").unchanged == 1, "it is known by its new name"
 
 
 def test_many_at_once_count_one_by_one_towards_the_quota(store: ModelStore) -> None:
