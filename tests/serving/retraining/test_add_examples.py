@@ -255,7 +255,7 @@ async def test_a_model_that_was_created_with_a_closed_set_takes_its_own_labels_o
             taken = await s.intake.add(model, NewExample(picture("green"), label), Sender("ada"))
             assert taken.outcome == outcome, (model, label)
             if outcome == AddOutcome.REJECTED:
-                assert taken.reason == ("label 'green': model 'fixed' was created with a closed set, only blue, red")
+                assert taken.reason == ("label 'green': model 'fixed' was created with a closed set, only red, blue")
 
 
 @asynchronous
