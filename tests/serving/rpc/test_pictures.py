@@ -161,7 +161,7 @@ def test_a_model_without_a_version_is_told_what_is_typical_and_the_labels_make_i
 
         found = list(live.client.suggest(12, with_images=True))
 
-        assert {each.reason for each in found} == {Suggestion.REASON_TYPICAL, Suggestion.REASON_RANDOM}
+        assert {each.reason for each in found} <= {Suggestion.REASON_TYPICAL, Suggestion.REASON_RANDOM}
         assert {(each.label, each.probability) for each in found} == {("", 0.0)}
         assert {sent[each.image] for each in found} == {"red", "blue"}
         (page,) = live.client.list_pictures()
