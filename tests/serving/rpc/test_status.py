@@ -13,6 +13,7 @@ TABLE = {
     errors.InvalidImageError: Code.INVALID_ARGUMENT,
     errors.InvalidRequestError: Code.INVALID_ARGUMENT,
     errors.NotFoundError: Code.NOT_FOUND,
+    errors.ExistsError: Code.ALREADY_EXISTS,
     errors.UnauthenticatedError: Code.UNAUTHENTICATED,
     errors.ForbiddenError: Code.PERMISSION_DENIED,
     errors.NotNowError: Code.INTERNAL,
@@ -21,6 +22,7 @@ TABLE = {
     errors.DrainingError: Code.UNAVAILABLE,
     errors.SupersededError: Code.CANCELLED,
     errors.PreconditionError: Code.FAILED_PRECONDITION,
+    errors.NoVersionError: Code.FAILED_PRECONDITION,
     errors.OperatorError: Code.FAILED_PRECONDITION,
     errors.ArtifactError: Code.FAILED_PRECONDITION,
     errors.DatasetError: Code.FAILED_PRECONDITION,
@@ -30,7 +32,8 @@ TABLE = {
     errors.ProviderError: Code.FAILED_PRECONDITION,
     errors.MissingPackageError: Code.FAILED_PRECONDITION,
 }
-RAISED = [kind for kind, code in TABLE.items() if code is not Code.INTERNAL]
+RAISED = [kind for kind, code in TABLE.items() if code is not Code.INTERNAL and kind is not errors.NoVersionError]
+"""Those that are raised with their own text; one is made of what a model lacks."""
 OPERATORS_OWN = "/home/operator/models"
 
 
