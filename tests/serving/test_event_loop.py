@@ -15,7 +15,15 @@ from regraft.oip import inference_pb2
 from regraft.stores.examples import ExamplesStore
 from regraft.stores.jobs import JobState
 from regraft.stores.models import REPORT_FILE, ModelStore
-from regraft.v1 import classifier_pb2, examples_pb2, exports_pb2, models_pb2, reports_pb2, retraining_pb2
+from regraft.v1 import (
+    classifier_pb2,
+    examples_pb2,
+    exports_pb2,
+    models_pb2,
+    pictures_pb2,
+    reports_pb2,
+    retraining_pb2,
+)
 from serving.rpc.open_inference.tensors import join
 from tests.grpc_loop import grpc_loop
 from tests.live_server import LiveServer
@@ -135,6 +143,8 @@ def every_request(job: str) -> Iterator[tuple[str, Any]]:
     yield f"{service}Map", examples_pb2.MapRequest(name="colours")
     yield f"{service}Explain", examples_pb2.ExplainRequest(name="colours", sha256=SHA256)
 
+    yield from requests_without_labels("/regraft.v1.Pictures/")
+
     service = "/regraft.v1.Retraining/"
     add = retraining_pb2.AddExamplesRequest(name="colours", image=RED, label="red")
     yield f"{service}AddExamples", add
@@ -171,3 +181,13 @@ def requests_of_many(service: str) -> Iterator[tuple[str, Any]]:
     rename = examples_pb2.RenameLabelRequest(name="colours", label="green", new_label="lime")
     yield f"{service}RenameLabel", rename
     yield f"{service}RemoveLabel", examples_pb2.RemoveLabelRequest(name="colours", label="lime")
+
+
+def requests_without_labels(service: str) -> Iterator[tuple[str, Any]]:
+    """Yield the RPCs on pictures without labels, likewise."""
+    add = pictures_pb2.AddPicturesRequest(name="colours", image=picture("grey"))
+    yield f"{service}AddPictures", add
+    yield f"{service}BatchAddPictures", pictures_pb2.BatchAddPicturesRequest(requests=[add])
+    yield f"{service}ListPictures", pictures_pb2.ListPicturesRequest(name="colours", with_images=True)
+    added = [sha256(picture("grey")).hexdigest()]
+    yield f"{service}RemovePictures", pictures_pb2.RemovePicturesRequest(name="colours", sha256=added)

@@ -205,6 +205,7 @@ def test_reflection_lists_the_services(shared: LiveServer) -> None:
         "regraft.v1.Classifier",
         "regraft.v1.Models",
         "regraft.v1.Examples",
+        "regraft.v1.Exports",
         "regraft.v1.Pictures",
         "regraft.v1.Reports",
         "regraft.v1.Retraining",
