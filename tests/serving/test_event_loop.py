@@ -35,8 +35,12 @@ from tests.waiting import PATIENCE_S, wait_until
 RED = picture("red", 7)
 SHA256 = sha256(RED).hexdigest()
 KEY = "once"
-ENDS = {"/regraft.v1.Exports/Export": grpc.StatusCode.FAILED_PRECONDITION}
-"""Of what nothing here could do: its pictures are not kept."""
+ENDS = {
+    "/regraft.v1.Exports/Export": grpc.StatusCode.FAILED_PRECONDITION,
+    "/regraft.v1.Models/CreateModel": grpc.StatusCode.NOT_FOUND,
+    "/regraft.v1.Retraining/Train": grpc.StatusCode.FAILED_PRECONDITION,
+}
+"""Of what nothing here could do: pictures are not kept, and there is no backbone."""
 
 
 @pytest.fixture
@@ -167,6 +171,16 @@ def every_request(job: str) -> Iterator[tuple[str, Any]]:
     service = "/regraft.v1.Reports/"
     yield f"{service}GetReport", reports_pb2.GetReportRequest(name="colours")
     yield f"{service}GetConfusion", reports_pb2.GetConfusionRequest(name="colours")
+    yield from requests_for_whole_models("/regraft.v1.Models/")
+
+
+def requests_for_whole_models(service: str) -> Iterator[tuple[str, Any]]:
+    """Yield the RPCs by which a model comes and goes, likewise."""
+    yield f"{service}ListBackbones", models_pb2.ListBackbonesRequest()
+    yield f"{service}CreateModel", models_pb2.CreateModelRequest(name="cats", backbone="none")
+    yield "/regraft.v1.Retraining/Train", retraining_pb2.TrainRequest(name="colours", backbone="none")
+    yield f"{service}DeleteModel", models_pb2.DeleteModelRequest(name="colours")
+    yield f"{service}RestoreModel", models_pb2.RestoreModelRequest(name="colours")
 
 
 def requests_of_many(service: str) -> Iterator[tuple[str, Any]]:
