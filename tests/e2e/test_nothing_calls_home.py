@@ -21,6 +21,7 @@ from tests.tiny import COLOURS, picture
 
 NETWORK = "timm/test_resnet"
 SHA256 = image_hash(picture("red", 0, side_px=32))
+UNLABELLED = image_hash(picture("red", 1, side_px=32))
 RELEASE = f"examples release {SHA256} --name colours"
 """Refused by the server that it asks: nothing is in quarantine."""
 CREATE = "models create begun --backbone none"
@@ -51,9 +52,18 @@ health
 classify photos/red/0.png --name colours
 bench photos --name colours --duration 1
 label photos --name colours
+pictures add photos/red/1.png --name colours
+pictures list --name colours
+pictures remove {UNLABELLED} --name colours
+preview --name colours
 retrain --wait --name colours
+models train --wait --name colours
 jobs --name colours
 suggest --name colours
+models report --name colours
+models confusion --name colours
+models export exported.zip --name colours
+explain photos/red/0.png --name colours
 models list
 models show colours
 models promote 1 --name colours
@@ -63,6 +73,9 @@ models shadow 1 --name colours
 models delete colours
 models restore colours
 examples list --name colours
+examples curve --name colours
+examples neighbours photos/red/0.png --name colours
+examples map --name colours
 examples show {SHA256} --name colours
 examples relabel {SHA256} blue --name colours
 {RELEASE}

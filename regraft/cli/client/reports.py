@@ -16,20 +16,21 @@ from regraft.files import storage_errors, text_of
 from regraft.v1 import reports_pb2
 
 _SHOWN: Final = 3
-_Version = Annotated[int, typer.Argument(min=1, help="The version; the champion if you name none.", show_default=False)]
+_CHAMPION: Final = "The version; the champion if you name none."
+_Version = Annotated[int | None, typer.Argument(min=1, help=_CHAMPION)]
 
 
 @asks_a_server
 def report(
     server: Connection,
-    version: _Version = 0,
+    version: _Version = None,
     out: Annotated[Path, typer.Option(help="The file to write; .html.")] = Path("report.html"),
     name: Name = "",
     as_json: Json = False,
 ) -> None:
     """Fetch the report of a version: the file, or its figures with --json."""
     with Client(server) as client:
-        data = client.get_report(version, name=name, as_json=as_json)
+        data = client.get_report(version or 0, name=name, as_json=as_json)
     if as_json:
         print_json(json.loads(data))
         return
@@ -41,7 +42,7 @@ def report(
 @asks_a_server
 def confusion(
     server: Connection,
-    version: _Version = 0,
+    version: _Version = None,
     mistakes: Annotated[bool, typer.Option("--mistakes", help="Only what was answered wrongly.")] = False,
     label: Annotated[str, typer.Option(help="Only pictures of this label.")] = "",
     answer: Annotated[str, typer.Option(help="Only pictures that were answered so.")] = "",
@@ -52,7 +53,7 @@ def confusion(
     """Show what a version confuses on its holdout, with the pictures behind."""
     with Client(server) as client:
         found = client.get_confusion(
-            version, name=name, mistakes=mistakes, label=label, answer=answer, pictures=pictures
+            version or 0, name=name, mistakes=mistakes, label=label, answer=answer, pictures=pictures
         )
     if as_json:
         print_json({key: value for key, value in message_to_dict(found).items() if key != "next_page_token"})
@@ -64,7 +65,7 @@ def confusion(
 def export(
     server: Connection,
     out: Annotated[Path, typer.Argument(help="The zip to write; must not exist yet.")],
-    version: Annotated[int, typer.Option(min=1, help="The champion if you name none.", show_default=False)] = 0,
+    version: Annotated[int | None, typer.Option(min=1, help=_CHAMPION)] = None,
     to: Annotated[
         str, typer.Option(help="onnx, fp16, int8, ort, mobile, triton or openvino; see docs/export.md.")
     ] = "onnx",
@@ -84,7 +85,7 @@ def export(
     try:
         with Client(server) as client, terminal.progress_bars() as progress, storage_errors(f"cannot write {out}"):
             with partial.open("wb") as file:
-                for part in client.export(version, name=name, to=to, cpu=cpu, max_drop=max_drop):
+                for part in client.export(version or 0, name=name, to=to, cpu=cpu, max_drop=max_drop):
                     file.write(part.data)
                     if part.HasField("progress"):
                         progress(part.progress.stage, part.progress.done, part.progress.total)

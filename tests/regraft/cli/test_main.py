@@ -115,9 +115,9 @@ COMMANDS = {
         "--max-slice-drop= --min-accuracy= --min-class-recall= --max-suspects= --min-slice-accuracy= --key= --json"
     ),
     "models shadow": SERVER + "[VERSION] --off --name= --why= --json",
-    "models report": SERVER + "[VERSION]=0 --out=report.html --name= --json",
-    "models export": SERVER + "OUT --version=0 --to=onnx --cpu= --max-drop= --name= --json",
-    "models confusion": SERVER + "[VERSION]=0 --mistakes --label= --answer= --pictures=20 --name= --json",
+    "models report": SERVER + "[VERSION] --out=report.html --name= --json",
+    "models export": SERVER + "OUT --version= --to=onnx --cpu= --max-drop= --name= --json",
+    "models confusion": SERVER + "[VERSION] --mistakes --label= --answer= --pictures=20 --name= --json",
     "pictures add": SERVER + "PATHS... --source= --name= --json",
     "pictures list": SERVER + "--name= --json",
     "pictures remove": SERVER + "SHA256... --name= --json",

@@ -24,6 +24,12 @@ def test_a_report_is_written_to_a_file_or_printed_as_json(live: LiveServer, tmp_
     assert json.loads(printed.stdout) == {"name": "colours"}
 
 
+def test_what_names_no_version_is_about_the_champion(live: LiveServer) -> None:
+    printed = models(live, "confusion", "--json")
+
+    assert json.loads(printed.stdout)["version"] == 1
+
+
 def test_what_a_version_confuses_is_shown_with_the_pictures_to_look_at(live: LiveServer, tmp_path: Path) -> None:
     version = publish_confused(ModelStore(tmp_path / "store"))
 
