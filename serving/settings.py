@@ -154,7 +154,7 @@ class Settings(BaseSettings):
     keep_requests_bytes: int = _label(2**30, "How many bytes of the disk kept pictures may take.", ge=1)
 
     thumbnails_mb: int = _label(
-        256, "Megabytes of thumbnails kept in `REGRAFT_CACHE`; those unused for longest are dropped. None if 0.", ge=0
+        256, "Megabytes of thumbnails kept in the cache folder; those unused for longest are dropped. None if 0.", ge=0
     )
 
     provider: ProviderChoice = _run("auto", "`auto` takes CUDA where it works; `cuda` is not ready without it.")

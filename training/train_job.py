@@ -20,7 +20,7 @@ from regraft.stores.examples import ExamplesStore
 from regraft.stores.jobs import LearningPoint, RetrainJob
 from regraft.stores.models import ModelStore
 from training.evaluation.findings import Epoch
-from training.retrain.job import JobProgress
+from training.job_progress import JobProgress
 from training.retrain.outcome import Published, conclude, published_before, reason, who
 from training.retrain.refresh import Trained, network_of, publish_trained, train_anew
 from training.settings import TrainSettings

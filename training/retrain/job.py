@@ -4,8 +4,7 @@ It meets the server only in the model store and the examples store.
 """
 
 import logging
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Final
@@ -15,7 +14,6 @@ import numpy as np
 from regraft.errors import RegraftError
 from regraft.gate_limits import GateLimits
 from regraft.model import artifact
-from regraft.progress import Progress
 from regraft.stores.examples import ExamplesStore
 from regraft.stores.jobs import JobCancelledError, JobKind, JobState, RetrainJob
 from regraft.stores.models import ModelStore
@@ -26,6 +24,7 @@ from training.evaluation.findings import Findings
 from training.gate.anchor import Anchor
 from training.head.features import Features
 from training.head.fit import FittedHead, fit, refit
+from training.job_progress import JobProgress
 from training.retrain.data import RetrainData, gather, rows_of
 from training.retrain.evidence import Terms, anchor_of, answered_rightly, judge_first_version, judge_retrained
 from training.retrain.outcome import Published, conclude, published_before, reason, who
@@ -36,7 +35,6 @@ from training.versions.ground import read_beginning
 from training.versions.publish import Challenger, Provenance, build, prove_on_files, publish
 from training.versions.read import StoredVersion, first_labels, read_champion
 
-_REPORT_EVERY_S: Final = 0.3
 MINUTES: Final = 60.0
 _PHASES: Final = {
     "read": (0.0, 0.05),
@@ -49,42 +47,6 @@ _PHASES: Final = {
 }
 
 log = logging.getLogger("regraft.retrain")
-
-
-class JobProgress:
-    """Progress of a job, written to its row now and then."""
-
-    def __init__(
-        self, examples: ExamplesStore, job: RetrainJob, phases: Mapping[str, tuple[float, float]] = _PHASES
-    ) -> None:
-        """Tell of a job.
-
-        Args:
-            examples: holds it.
-            job: it.
-            phases: where each begins and ends, as shares of the whole; in any other it stays where it was.
-        """
-        self._jobs, self._id, self._last_s, self._phase = examples.jobs, job.id, 0.0, ""
-        self._phases, self._fraction = phases, 0.0
-
-    def __call__(self, phase: str, done: int, total: int) -> None:
-        """Hear of a step of a stage, see `regraft.progress`.
-
-        Raises:
-            JobCancelledError: somebody asked for the job's end.
-        """
-        now_s = time.monotonic()
-        if phase == self._phase and now_s - self._last_s < _REPORT_EVERY_S:
-            return
-        self._phase, self._last_s = phase, now_s
-        start, end = self._phases.get(phase, (0.0, 0.0))
-        self._fraction = max(self._fraction, start + (end - start) * done / max(total, 1))
-        message = f"{phase}: {done} of {total}" if total > 1 else phase
-        self._jobs.report(self._id, phase, self._fraction, message)
-
-    def as_phase(self, phase: str) -> Progress:
-        """Report every stage as one phase."""
-        return lambda _, done, total: self(phase, done, total)
 
 
 def run_job(
@@ -127,7 +89,7 @@ def _work_of(kind: JobKind) -> Callable[[ModelStore, ExamplesStore, RetrainJob],
 
 
 def _retrain(store: ModelStore, examples: ExamplesStore, job: RetrainJob) -> None:
-    progress = JobProgress(examples, job)
+    progress = JobProgress(examples, job, _PHASES)
     progress("read", 0, 1)
     if published := published_before(store, job):  # by a first attempt, which was interrupted before the promotion
         conclude(store, examples, job, published)

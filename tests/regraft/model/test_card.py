@@ -113,7 +113,7 @@ def test_a_card_is_json_for_every_reader_even_where_a_number_would_be_infinite(f
     assert "Infinity" not in card.to_json()
 
 
-YOUNGER = {"reference", "abstention", "choice", "recipe"}
+YOUNGER = {"reference", "abstention", "choice", "recipe", "labels_as_of"}
 """Fields that cards of before do not have."""
 
 

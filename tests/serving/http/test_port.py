@@ -13,6 +13,7 @@ from regraft.errors import MissingPackageError, OperatorError
 from regraft.stores.models import ModelStore
 from serving.server import Server
 from serving.settings import Settings
+from tests.grpc_loop import grpc_loop
 from tests.live_server import LiveServer
 from tests.serving.http.http_client import call
 from tests.serving.http.test_call import CLASSIFY, QUESTION
@@ -20,18 +21,22 @@ from tests.serving.rpc.security.test_tls import Authority
 from tests.waiting import PATIENCE_S, wait_until
 
 
+async def made(settings: Settings) -> Server:
+    return Server(settings)
+
+
 def test_without_the_extra_the_error_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in [name for name in sys.modules if name.startswith(("uvicorn", "serving.http"))]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     with pytest.raises(MissingPackageError, match=r"regraft\[http\]"):
-        Server(Settings(store=tmp_path, http="127.0.0.1:0"))
+        grpc_loop().run(made(Settings(store=tmp_path, http="127.0.0.1:0")))
 
 
 def test_a_server_without_http_spares_its_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in [name for name in sys.modules if name.startswith(("uvicorn", "serving.http"))]:
         monkeypatch.delitem(sys.modules, module)
-    Server(Settings(store=tmp_path))
+    grpc_loop().run(made(Settings(store=tmp_path)))
     assert not [name for name in sys.modules if name.startswith(("uvicorn", "serving.http"))]
 
 

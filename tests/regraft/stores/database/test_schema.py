@@ -150,7 +150,7 @@ def test_a_store_that_could_not_be_opened_has_no_database_open(engine: Engine, t
     with pytest.raises(StorageError, match="upgrade Regraft"):
         store.open()
 
-    assert not [each for each in Path("/proc/self/fd").iterdir() if each.resolve().name == "examples.sqlite"]
+    assert not [each for each in Path("/proc/self/fd").iterdir() if each.resolve() == tmp_path / "examples.sqlite"]
     store.close()
 
 
