@@ -30,8 +30,8 @@ def run_demo(
     return result
 
 
-def test_four_classes_two_are_learned_while_it_serves(
-    installed: Path, tmp_path: Path, shared_cache: Path, monkeypatch: pytest.MonkeyPatch
+def test_four_classes_two_are_learned_while_it_serves_and_a_proxy_is_not_asked_for_anything(
+    installed: Path, tmp_path: Path, shared_cache: Path, monkeypatch: pytest.MonkeyPatch, recorded: Recorder
 ) -> None:
     result = run_demo(installed, tmp_path, shared_cache, monkeypatch, sorted(COLOURS))
 
@@ -42,10 +42,13 @@ def test_four_classes_two_are_learned_while_it_serves(
     assert {version for phase in result["load"]["phases"].values() for version in phase["versions"]} == {"1", "2"}
     assert 'regraft_swaps_total{kind="head",model="demo"} 1.0' in result["metrics"]
     assert result["backbones"] == [DEFAULT_BACKBONE]
+    assert recorded.asked() == []
+    assert recorded.left_at_home() == []
 
 
-def test_two_classes_half_of_the_pictures_come_later_and_a_proxy_is_not_asked_for_anything(
-    installed: Path, tmp_path: Path, shared_cache: Path, monkeypatch: pytest.MonkeyPatch, recorded: Recorder
+@pytest.mark.heavy  # the demo of four classes goes the same way
+def test_of_two_classes_half_of_the_pictures_come_later(
+    installed: Path, tmp_path: Path, shared_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     result = run_demo(installed, tmp_path, shared_cache, monkeypatch, ["blue", "red"])
 
@@ -53,5 +56,3 @@ def test_two_classes_half_of_the_pictures_come_later_and_a_proxy_is_not_asked_fo
     assert result["accuracy_after"]["old_classes"] == 1.0
     assert result["accuracy_after"]["new_classes"] is None
     assert result["load"]["failed"] == 0
-    assert recorded.asked() == []
-    assert recorded.left_at_home() == []

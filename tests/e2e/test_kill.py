@@ -58,7 +58,7 @@ def _add_until_killed(client: Client, numbers: range, server: ServerProcess, aft
     return acknowledged
 
 
-@pytest.mark.parametrize("victim", ["the server", "the job", "both"])
+@pytest.mark.parametrize("victim", [pytest.param("the server", marks=pytest.mark.heavy), "the job", "both"])
 def test_a_retrain_whose_processes_are_killed_leaves_the_store_whole_and_comes_to_its_end_all_the_same(
     store: ModelStore, victim: str
 ) -> None:

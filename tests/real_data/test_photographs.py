@@ -67,7 +67,7 @@ def test_the_default_backbone_is_good_on(
     assert artifact.read(result.path).card == result.card
 
 
-@pytest.mark.parametrize("change", ["light", "usual"])
+@pytest.mark.parametrize("change", ["light", pytest.param("usual", marks=HEAVY)])
 def test_augmented_versions_of_flowers_do_not_flatter_the_headline(
     photographs: Path, photograph_cache: Path, tmp_path: Path, change: str
 ) -> None:
@@ -105,6 +105,7 @@ def test_a_mirrored_view_of_each_picture_helps_on_ants_and_bees(trainer: Trainer
     assert found >= 0.94  # a picture that lies in train/ and in val/ is not trained on: one of 153 answers less
 
 
+@HEAVY
 def test_views_of_arrows_cost_nothing_since_mirroring_is_left_out(tmp_path: Path, photograph_cache: Path) -> None:
     arrows(tmp_path / "signs" / "train", 60)
     arrows(tmp_path / "signs" / "val", 100, first=1000)

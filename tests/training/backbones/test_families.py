@@ -41,8 +41,8 @@ PLAN = ExecutionPlan(lanes=1, threads=1, max_batch=2)
 SMALLER_PX = {"convnext_tiny": 96, "densenet121": 96, "vit_b_16": 96}
 
 HEAVY = {
-    *("densenet121", "efficientnet_b0", "inception_v3", "mobilenet_v3_small", "regnet_y_400mf"),
-    *("swin_t", "vgg16", "vit_b_16"),
+    *("densenet121", "efficientnet_b0", "googlenet", "inception_v3", "mobilenet_v3_small", "regnet_y_400mf"),
+    *("shufflenet_v2_x0_5", "swin_t", "vgg16", "vit_b_16"),
 }
 """Their export takes torch 20 s and more, or half a gigabyte; `make bench` plays them."""
 

@@ -11,6 +11,7 @@ import torch
 
 from regraft.cli.client.models import show_card
 from regraft.errors import ArtifactError, InvalidRequestError, NotFoundError, PreconditionError
+from regraft.files import locked
 from regraft.image.decode import decode_crop
 from regraft.label_rules import image_hash
 from regraft.model import artifact
@@ -47,18 +48,30 @@ STILL = {**QUICK, "backbone_lr": 1e-7}
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return crayons(tmp_path_factory.mktemp("data") / "crayons", 12)
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of all processes of this run."""
+    folder = tmp_path_factory.getbasetemp().parent / "sources"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 @pytest.fixture(scope="module")
-def first(tmp_path_factory: pytest.TempPathFactory, data: Path) -> ModelStore:
+def data(shared: Path) -> Path:
+    with locked(shared / "data.lock", patience_s=300):
+        return folder if (folder := shared / "crayons").exists() else crayons(folder, 12)
+
+
+@pytest.fixture(scope="module")
+def first(shared: Path, data: Path) -> ModelStore:
     """A store with ``plain``, a probe; ``tuned``, a fine-tuned network; and ``further``, which went on from there."""
-    store = ModelStore(tmp_path_factory.mktemp("first") / "models")
-    run(store, data, "plain", backbone=BACKBONE, weights="none")
-    run(store, data, "tuned", "finetune", backbone=BACKBONE, weights="none")
-    chained = {"backbone": "store:tuned", "init": "source", "changes": STILL, "keep_state": False}
-    run(store, data, "further", "finetune", **chained)
+    store, finished = ModelStore(shared / "models"), shared / "finished"
+    with locked(shared / "models.lock", patience_s=300):
+        if not finished.exists():
+            run(store, data, "plain", backbone=BACKBONE, weights="none")
+            run(store, data, "tuned", "finetune", backbone=BACKBONE, weights="none")
+            chained = {"backbone": "store:tuned", "init": "source", "changes": STILL, "keep_state": False}
+            run(store, data, "further", "finetune", **chained)
+            finished.touch()
     return store
 
 

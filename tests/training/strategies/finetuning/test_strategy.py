@@ -279,6 +279,7 @@ def test_a_source_classifier_that_is_not_there_is_said(data: Path) -> None:
         train(settings(data, init="source"))
 
 
+@pytest.mark.heavy
 def test_two_processes_of_torchrun_give_what_one_gives(data: Path, beaten: TrainResult, tmp_path: Path) -> None:
     """The command is the same; the answers on the holdout are too, but for the order of additions."""
     flags = ["--strategy", "finetune", "--backbone", BACKBONE, "--weights", "none", "--epochs", "2", "--batch", "8"]
