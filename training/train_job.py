@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from regraft.errors import InvalidRequestError
 from regraft.files import cache_folder
@@ -21,6 +21,7 @@ from regraft.stores.jobs import LearningPoint, RetrainJob
 from regraft.stores.models import ModelStore
 from training.evaluation.findings import Epoch
 from training.job_progress import JobProgress
+from training.retrain.data import embeddings_of
 from training.retrain.outcome import Published, conclude, published_before, reason, who
 from training.retrain.refresh import Trained, network_of, publish_trained, train_anew
 from training.settings import TrainSettings
@@ -134,9 +135,8 @@ def _publish(
 ) -> Published:
     """Publish the version, blessed or not, with its embeddings where servers look for them."""
     context.progress("publish", 0, 1)
-    challenger, features = trained.challenger, trained.challenger.features
-    vectors: dict[str, Any] = dict(zip(features.sha256, features.embedding, strict=True))
-    examples.embeddings.put(key_here(challenger.card), vectors)
+    challenger = trained.challenger
+    examples.embeddings.put(key_here(challenger.card), embeddings_of(challenger.features))
     why = "; ".join([reason(job, trained.verdict), *trained.remarks])
     version = publish_trained(store, trained, context, who=who(job), why=why, job=job.id)
     keep_backbone_of(trained.candidate, context, f"{job.model}:{version}")

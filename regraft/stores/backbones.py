@@ -95,6 +95,10 @@ class PublishedWeights(BaseModel):
     imagenet_top1: Share | None = None
     imagenet_top1_source: _Text = ""
 
+    def unmeasured(self) -> "PublishedWeights":
+        """Drop the accuracy, which nobody published of weights or pictures that were changed."""
+        return self.model_copy(update={"imagenet_top1": None, "imagenet_top1_source": ""})
+
 
 UNPUBLISHED: Final = PublishedWeights()
 

@@ -212,6 +212,6 @@ def _export(name: str, weights: str, seed: int, image_px: int | None, origin: st
     built = build_backbone(name, weights, seed, image_px)
     published = published_weights(name, weights)
     if image_px is not None:  # nobody published how right it is on pictures of another size
-        published = published.model_copy(update={"imagenet_top1": None, "imagenet_top1_source": ""})
+        published = published.unmeasured()
     model = export_backbone(built)
     return ExportedBackbone(model, name, origin, built.spec, backbone_digest(model), built.notes, published=published)

@@ -125,8 +125,8 @@ def quantised(backbone: ExportedBackbone, crops: Sequence[Crop], progress: Progr
     graph = quantise(backbone.model.SerializeToString(), crops, cpu=this_cpu())
     model = onnx.load_model_from_string(graph)
     progress("quantise", 1, 1)
-    unmeasured = backbone.published.model_copy(update={"imagenet_top1": None, "imagenet_top1_source": ""})
-    return replace(backbone, model=model, digest=backbone_digest(model), precision="int8", published=unmeasured)
+    published = backbone.published.unmeasured()
+    return replace(backbone, model=model, digest=backbone_digest(model), precision="int8", published=published)
 
 
 def calibration_crops(files: Sequence[tuple[str, ImageFile]], spec: ImageSpec) -> list[Crop]:

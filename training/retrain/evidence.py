@@ -88,9 +88,7 @@ def judge_challenger(
     """
     features, is_holdout = data.features, data.features.is_holdout
     unseen, judged = unseen_answers(features, fitted)
-    suspect = np.zeros(len(is_holdout), np.bool_)
-    rows = np.flatnonzero(judged)
-    suspect[rows[label_errors(unseen[rows], features.label_index[rows])]] = True
+    suspect = _likely_wrong(features, unseen, judged)
     is_new, is_old = data.is_new & judged, ~data.is_new & judged
     after = np.concatenate([unseen[is_holdout], fitted.head.probabilities(data.lost.embedding)])
     answers = _answers(champion, before, data, after)
@@ -139,9 +137,7 @@ def judge_first_version(
     """
     features = data.features
     unseen, judged = unseen_answers(features, fitted)
-    suspect = np.zeros(len(judged), np.bool_)
-    rows = np.flatnonzero(judged)
-    suspect[rows[label_errors(unseen[rows], features.label_index[rows])]] = True
+    suspect = _likely_wrong(features, unseen, judged)
     looks = golden_answers(golden, base.embedder, fitted.head, features.labels) if golden else []
     answers = FirstAnswers(
         unseen.argmax(axis=1) == features.label_index,
@@ -164,6 +160,14 @@ def judge_first_version(
         cross_validation=out_of_fold(fitted, features),
         verdict=replace(verdict, cautions=(*verdict.cautions, *data.remarks), suspected=worst),
     )
+
+
+def _likely_wrong(features: Features, unseen: FloatArray, judged: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Mark labels [n] that are likely wrong, by answers [n, K] to the judged rows."""
+    suspect = np.zeros(len(judged), np.bool_)
+    rows = np.flatnonzero(judged)
+    suspect[rows[label_errors(unseen[rows], features.label_index[rows])]] = True
+    return suspect
 
 
 def _answers(champion: Features, before: FloatArray, data: RetrainData, after: FloatArray) -> Answers:
