@@ -1,7 +1,7 @@
 """Models that come and go on a live server."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -17,6 +17,7 @@ from regraft.stores.models import ModelStore
 from regraft.v1 import models_pb2, retraining_pb2
 from tests.live_server import LiveServer, reading_the_pipe, stalled_retrain
 from tests.serving.conftest import AuditLines
+from tests.serving.refusals import fails_with
 from tests.tiny import add_tiny_backbone, begin_tiny, picture, publish_tiny
 from tests.waiting import wait_until
 
@@ -29,12 +30,6 @@ def beginning(empty_store: ModelStore) -> Iterator[LiveServer]:
     add_tiny_backbone(empty_store)
     with LiveServer(empty_store) as live:
         yield live
-
-
-def refusal(call: Callable[[], object]) -> tuple[str, str]:
-    with pytest.raises(RemoteError) as failure:
-        call()
-    return failure.value.code, str(failure.value)
 
 
 def label(client: Client, count: int, *colours: str, name: str = NAME) -> None:
@@ -57,13 +52,14 @@ def test_from_nothing_to_an_answer_over_grpc_alone(beginning: LiveServer) -> Non
     assert (done.model.name, done.model.champion, done.model.backbone) == (NAME, 0, "tiny")
     assert (list(done.model.labels), done.model.label_set) == (["red", "blue"], models_pb2.LABEL_SET_OPEN)
     assert (done.effect.event, done.effect.who, done.effect.why) == ("create", "Ann", "a start")
-    assert refusal(lambda: client.classify(picture("red"), name=NAME)) == (
+    early = fails_with(lambda: client.classify(picture("red"), name=NAME))
+    assert (early.code, str(early)) == (
         "FAILED_PRECONDITION",
         "model 'flowers' has no version yet: it needs 2 classes with 2 pictures each; there are 0 and 0",
     )
     label(client, 1, "red")
     assert client.get_model(NAME).missing == "2 classes with 2 pictures each; there are 1 and 0"
-    assert refusal(lambda: client.retrain(name=NAME))[0] == "FAILED_PRECONDITION"
+    assert fails_with(lambda: client.retrain(name=NAME)).code == "FAILED_PRECONDITION"
 
     label(client, 12, "green", "blue")
     job = retrained(client, min_accuracy=90)
@@ -105,10 +101,10 @@ def test_two_classes_of_two_pictures_are_enough_for_a_first_answer(beginning: Li
 def test_what_cannot_begin_is_refused_with_its_reason(
     coming_and_gone: LiveServer, name: str, backbone: str, labels: tuple[str, ...], label_set: str, code: str, text: str
 ) -> None:
-    answered, said = refusal(lambda: coming_and_gone.client.create_model(name, backbone, labels, label_set=label_set))
+    refused = fails_with(lambda: coming_and_gone.client.create_model(name, backbone, labels, label_set=label_set))
 
-    assert answered == code
-    assert text in said
+    assert refused.code == code
+    assert text in str(refused)
     assert [model.name for model in coming_and_gone.client.list_models()] == ["colours"]
 
 
@@ -135,7 +131,8 @@ def test_the_trash_is_listed_where_it_is_asked_for(coming_and_gone: LiveServer) 
 def test_a_server_with_closed_labels_begins_no_open_model(empty_store: ModelStore) -> None:
     add_tiny_backbone(empty_store)
     with LiveServer(empty_store, labels="closed") as live:
-        assert refusal(lambda: live.client.create_model(NAME, label_set="open")) == (
+        refused = fails_with(lambda: live.client.create_model(NAME, label_set="open"))
+        assert (refused.code, str(refused)) == (
             "INVALID_ARGUMENT",
             "label_set: this server takes no labels beyond those named (--labels closed)",
         )
@@ -148,7 +145,7 @@ def test_a_request_to_begin_that_comes_twice_begins_one_model(beginning: LiveSer
     again = beginning.client.create_model(NAME, request_id="1")
 
     assert first.effect == again.effect
-    assert refusal(lambda: beginning.client.create_model(NAME, labels=("a", "b"), request_id="1"))[0] == (
+    assert fails_with(lambda: beginning.client.create_model(NAME, labels=("a", "b"), request_id="1")).code == (
         "INVALID_ARGUMENT"
     )
 
@@ -156,10 +153,10 @@ def test_a_request_to_begin_that_comes_twice_begins_one_model(beginning: LiveSer
 def test_a_model_is_not_trained_anew_before_its_first_retrain(beginning: LiveServer) -> None:
     beginning.client.create_model(NAME)
 
-    code, text = refusal(lambda: beginning.client.train(name=NAME))
+    refused = fails_with(lambda: beginning.client.train(name=NAME))
 
-    assert code == "FAILED_PRECONDITION"
-    assert "a retrain" in text
+    assert refused.code == "FAILED_PRECONDITION"
+    assert "a retrain" in str(refused)
     assert beginning.client.list_jobs() == []
 
 
@@ -175,14 +172,14 @@ def test_a_deleted_model_is_not_found_and_comes_back_as_it_was(store: ModelStore
             lambda: client.retrain(name="colours"),
             lambda: client.delete_model("colours"),
         ):
-            assert refusal(call)[0] == "NOT_FOUND"
+            assert fails_with(call).code == "NOT_FOUND"
         assert client.list_models() == []
         assert live.metric("regraft_served_version", model="colours") is None
 
         restored = client.restore_model("colours", who="Cat")
         assert (restored.model.served_version, restored.effect.event) == (1, "restore")
         assert client.classify(picture("red"), name="colours").predictions == before.predictions
-        assert refusal(lambda: client.restore_model("colours"))[0] == "ALREADY_EXISTS"
+        assert fails_with(lambda: client.restore_model("colours")).code == "ALREADY_EXISTS"
         effects = [line["effect"] for line in audit_lines() if line["effect"]]
         assert [effect["event"] for effect in effects] == ["delete", "restore"]
         assert effects[0]["kept_until"].startswith("20")
@@ -193,7 +190,7 @@ def test_a_deletion_that_goes_by_an_old_state_changes_nothing(store: ModelStore)
         etag = live.client.get_model("colours").etag
         live.client.shadow(publish_tiny(store, sharpness=5.0, promote=False))
 
-        assert refusal(lambda: live.client.delete_model("colours", etag=etag))[0] == "FAILED_PRECONDITION"
+        assert fails_with(lambda: live.client.delete_model("colours", etag=etag)).code == "FAILED_PRECONDITION"
         live.client.delete_model("colours", etag=live.client.get_model("colours").etag)
 
 
@@ -251,5 +248,5 @@ def test_the_trash_lets_go_of_a_model_when_its_days_are_over(store: ModelStore) 
             wait_until(lambda: not (store.root / ".trash" / "colours").exists())
             wait_until(lambda: examples.labels.count("colours") == 0)
             wait_until(lambda: store.folders.purging() == [])
-            assert refusal(lambda: live.client.restore_model("colours"))[0] == "NOT_FOUND"
+            assert fails_with(lambda: live.client.restore_model("colours")).code == "NOT_FOUND"
             wait_until(lambda: live.metric("regraft_models_deleted") == 0)

@@ -7,10 +7,11 @@ from collections.abc import Callable
 
 import pytest
 
-from regraft.client.client import Client, RemoteError
+from regraft.client.client import Client
 from regraft.stores.models import ModelStore
 from regraft.v1 import models_pb2 as pb
 from tests.live_server import LiveServer
+from tests.serving.refusals import fails_with
 from tests.tiny import COLOURS, picture, publish_tiny
 from tests.waiting import wait_until
 
@@ -25,12 +26,6 @@ def ask(client: Client, labels: tuple[str, ...], count: int, first: int = 0) -> 
 def seen(client: Client, condition: Callable[[pb.Model], object]) -> pb.Model:
     wait_until(lambda: condition(client.get_model()))
     return client.get_model()
-
-
-def fails_with(call: Callable[[], object]) -> RemoteError:
-    with pytest.raises(RemoteError) as failure:
-        call()
-    return failure.value
 
 
 def test_pictures_like_those_of_the_card_are_steady_and_others_are_drift(live: LiveServer) -> None:

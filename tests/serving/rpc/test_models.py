@@ -19,15 +19,10 @@ from tests.postgresql import PostgreSQL
 from tests.serving.broken_versions import SPOIL
 from tests.serving.conftest import AuditLines
 from tests.serving.cuda import CUDA_WORKS
+from tests.serving.refusals import fails_with
 from tests.serving.rpc.retries import retrying
 from tests.tiny import picture, publish_tiny
 from tests.waiting import wait_until
-
-
-def fails_with(call: Callable[[], object]) -> RemoteError:
-    with pytest.raises(RemoteError) as failure:
-        call()
-    return failure.value
 
 
 def test_a_model_is_described(shared: LiveServer) -> None:

@@ -15,14 +15,9 @@ from regraft.stores.models import FEATURES_FILE, ModelStore
 from regraft.v1 import examples_pb2 as pb
 from regraft.v1 import pictures_pb2
 from tests.live_server import LiveServer
+from tests.serving.refusals import fails_with
 from tests.tiny import picture
 from tests.waiting import wait_until
-
-
-def code_of(call: object, **arguments: object) -> str:
-    with pytest.raises(RemoteError) as caught:
-        call(**arguments)  # type: ignore[operator] # whatever method of the client
-    return caught.value.code
 
 
 def test_the_neighbours_of_a_picture_are_of_its_kind_and_say_where_they_are_from(shared: LiveServer) -> None:
@@ -124,7 +119,7 @@ def test_a_labelled_picture_is_explained_by_its_hash_where_its_bytes_are_kept(cl
     explained = client.explain(sha256=image_hash(kept))
 
     assert explained.label == "red"
-    assert code_of(client.explain, sha256=image_hash(picture("red", 1))) == "NOT_FOUND"
+    assert fails_with(client.explain, sha256=image_hash(picture("red", 1))).code == "NOT_FOUND"
 
 
 def test_answers_are_called_as_their_labels_are_now(client: Client) -> None:
@@ -134,7 +129,7 @@ def test_answers_are_called_as_their_labels_are_now(client: Client) -> None:
     explained = client.explain(image=picture("red", 700), label="crimson")
 
     assert [found.answer, explained.label, *(each.label for each in found.neighbours)] == ["crimson"] * 5
-    assert code_of(client.explain, image=picture("red", 700), label="red") == "INVALID_ARGUMENT"
+    assert fails_with(client.explain, image=picture("red", 700), label="red").code == "INVALID_ARGUMENT"
 
 
 def test_explanations_that_wait_are_bounded(live: LiveServer) -> None:
@@ -152,22 +147,22 @@ def test_explanations_that_wait_are_bounded(live: LiveServer) -> None:
 def test_a_request_names_one_picture_that_there_is(shared: LiveServer, rpc: str) -> None:
     call = getattr(shared.client, rpc)
 
-    assert code_of(call) == "INVALID_ARGUMENT"
-    assert code_of(call, image=b"x", sha256="ab") == "INVALID_ARGUMENT"
-    assert code_of(call, image=b"no picture") == "INVALID_ARGUMENT"
-    assert code_of(call, sha256="f" * 64) == "NOT_FOUND"
-    assert code_of(call, image=picture("red"), name="nobody") == "NOT_FOUND"
+    assert fails_with(call).code == "INVALID_ARGUMENT"
+    assert fails_with(call, image=b"x", sha256="ab").code == "INVALID_ARGUMENT"
+    assert fails_with(call, image=b"no picture").code == "INVALID_ARGUMENT"
+    assert fails_with(call, sha256="f" * 64).code == "NOT_FOUND"
+    assert fails_with(call, image=picture("red"), name="nobody").code == "NOT_FOUND"
 
 
 def test_a_label_that_there_is_not_and_too_many_neighbours_are_refused(shared: LiveServer) -> None:
-    assert code_of(shared.client.explain, image=picture("red"), label="teal") == "INVALID_ARGUMENT"
-    assert code_of(shared.client.neighbours, image=picture("red"), count=101) == "INVALID_ARGUMENT"
+    assert fails_with(shared.client.explain, image=picture("red"), label="teal").code == "INVALID_ARGUMENT"
+    assert fails_with(shared.client.neighbours, image=picture("red"), count=101).code == "INVALID_ARGUMENT"
 
 
 def test_a_version_whose_features_are_gone_is_said(store: ModelStore) -> None:
     with LiveServer(store) as live:
         (store.folder("colours", 1) / FEATURES_FILE).unlink()
 
-        assert code_of(live.client.neighbours, image=picture("red")) == "FAILED_PRECONDITION"
+        assert fails_with(live.client.neighbours, image=picture("red")).code == "FAILED_PRECONDITION"
         with pytest.raises(RemoteError, match=FEATURES_FILE):
             [*live.client.map()]

@@ -1,5 +1,4 @@
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import grpc
@@ -7,12 +6,13 @@ import numpy as np
 import onnx
 import pytest
 
-from regraft.client.client import Client, RemoteError
+from regraft.client.client import Client
 from regraft.model.artifact import graft
 from regraft.stores.models import FEATURES_FILE, MODEL_FILE, REPORT_FILE, REPORT_JSON_FILE, ModelStore
 from regraft.v1 import reports_pb2 as pb
 from regraft.v1 import reports_pb2_grpc as pb_grpc
 from tests.live_server import LiveServer
+from tests.serving.refusals import fails_with
 from tests.tiny import publish_tiny, tiny_backbone, tiny_card, tiny_features, tiny_head
 
 LABELS = ("red", "green", "blue")
@@ -32,12 +32,6 @@ def publish_confused(store: ModelStore) -> int:
         (folder / REPORT_JSON_FILE).write_text('{"name": "colours"}')
 
     return store.publish("colours", write, who="test", why="confused")
-
-
-def fails_with(call: Callable[[], object]) -> RemoteError:
-    with pytest.raises(RemoteError) as failure:
-        call()
-    return failure.value
 
 
 def test_the_report_of_a_version_comes_whole_for_people_and_for_programs(store: ModelStore, client: Client) -> None:
