@@ -8,20 +8,19 @@ import asyncio
 import json
 import os
 import shutil
-import subprocess
 import tempfile
 import threading
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
-from regraft import errors
-from regraft.errors import RegraftError, TrainingError
 from regraft.image.limits import DEFAULT_LIMITS, ImageLimits
 from regraft.safe_path import module_command
+from serving.child import Child, answer_of
 from serving.threads import Pool
 
 _PART_BYTES: Final = 2**20
@@ -83,7 +82,7 @@ class Exports:
         """
         facts: asyncio.Queue[dict[str, Any] | bytes | None] = asyncio.Queue()
         loop, room = asyncio.get_running_loop(), threading.Semaphore(1)
-        child = _Child([*self._command, *job.arguments()], self._environment)
+        child = Child([*self._command, *job.arguments()], self._environment)
 
         def put(fact: dict[str, Any] | bytes | None) -> None:
             with suppress(RuntimeError):  # the loop is closed
@@ -97,72 +96,38 @@ class Exports:
             put(part)
             return not child.is_over
 
-        work = asyncio.create_task(self._pool.run(child.run, put, put_part))
-        work.add_done_callback(lambda _: put(None))
-        try:
+        async with child.at_work(self._pool, partial(_export, child, put, put_part)) as work:
+            work.add_done_callback(lambda _: put(None))
             while (fact := await facts.get()) is not None:
                 yield fact
                 if isinstance(fact, bytes):
                     room.release()
             await work  # raises what ended it
-        finally:
-            child.end()
-            if not child.has_begun:
-                work.cancel()
-            await asyncio.gather(work, return_exceptions=True)
 
 
-class _Child:
-    """A child process: a thread reads what it says, the event loop may end it."""
+def _export(child: Child, put: Callable[[dict[str, Any]], None], put_part: Callable[[bytes], bool]) -> None:
+    """Run a child, pass on what it says, then the zip that it wrote."""
+    folder = Path(tempfile.mkdtemp(prefix="regraft-export-"))
+    out = folder / "export.zip"
+    try:
+        answer = _answer(child, out, put)
+        if answer is None:
+            return
+        put({"answer": answer, "size_bytes": out.stat().st_size})
+        with out.open("rb") as whole:
+            while (part := whole.read(_PART_BYTES)) and put_part(part):
+                pass
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
-    def __init__(self, command: list[str], environment: Mapping[str, str]) -> None:
-        self.has_begun = self.is_over = False
-        self._command, self._environment = command, environment
-        self._process: subprocess.Popen[str] | None = None
 
-    def run(self, put: Callable[[dict[str, Any]], None], put_part: Callable[[bytes], bool]) -> None:
-        """Run the process, pass on what it says, then the zip that it wrote."""
-        self.has_begun = True
-        folder = Path(tempfile.mkdtemp(prefix="regraft-export-"))
-        try:
-            answer = self._answer(folder / "export.zip", put)
-            if answer is None:
-                return
-            size_bytes = (folder / "export.zip").stat().st_size
-            put({"answer": answer, "size_bytes": size_bytes})
-            with (folder / "export.zip").open("rb") as whole:
-                while (part := whole.read(_PART_BYTES)) and put_part(part):
-                    pass
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-
-    def _answer(self, out: Path, put: Callable[[dict[str, Any]], None]) -> dict[str, Any] | None:
-        """Return the answer, or None where nobody waits for it any more."""
-        nothing, pipe = subprocess.DEVNULL, subprocess.PIPE
-        command = [*self._command, f"--out={out}"]
-        with subprocess.Popen(command, env=self._environment, stdin=nothing, stdout=pipe, text=True) as process:
-            self._process = process
-            if self.is_over:  # `end` may not have seen it
-                process.kill()
-            assert process.stdout
-            said: dict[str, Any] = {}
-            for line in process.stdout:
-                said = json.loads(line)
-                if "stage" in said:
-                    put(said)
-        if self.is_over:
-            return None
-        if "error" in said:
-            kind = getattr(errors, said["error"], TrainingError)
-            raise (kind if issubclass(kind, RegraftError) else TrainingError)(said["text"])
-        if "answer" not in said:
-            how = f"its process ended with exit code {process.returncode}"
-            raise TrainingError(f"{how}; the server's log has the details")
-        answer: dict[str, Any] = said["answer"]
-        return answer
-
-    def end(self) -> None:
-        """End the process, or see that it never begins; safe in any thread."""
-        self.is_over = True
-        if self._process:
-            self._process.kill()
+def _answer(child: Child, out: Path, put: Callable[[dict[str, Any]], None]) -> dict[str, Any] | None:
+    """Return a child's answer, or None where nobody waits for it any more."""
+    said: dict[str, Any] = {}
+    with child.running(f"--out={out}") as process:
+        assert process.stdout
+        for line in process.stdout:
+            said = json.loads(line)
+            if "stage" in said:
+                put(said)
+    return None if child.is_over else answer_of(said, process)

@@ -11,13 +11,14 @@ import os
 import subprocess
 from collections.abc import Mapping
 from enum import StrEnum
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Final
 
-from regraft import errors
-from regraft.errors import RegraftError, SupersededError, TrainingError
+from regraft.errors import SupersededError, TrainingError
 from regraft.image.limits import DEFAULT_LIMITS, ImageLimits
 from regraft.safe_path import module_command
+from serving.child import Child, answer_of
 from serving.threads import Threads
 
 LIMIT_S: Final = 120.0
@@ -26,7 +27,7 @@ _KILL_AFTER_S: Final = 5.0
 
 
 class Look(StrEnum):
-    """What a child looks at; its ``--what``."""
+    """The subject of a look, its child's ``--what``."""
 
     PREVIEW = "preview"
     CURVE = "curve"
@@ -63,7 +64,9 @@ class Previews:
         self._superseded: set[asyncio.Task[dict[str, Any]]] = set()
 
     async def look(self, model: str, what: Look) -> dict[str, Any]:
-        """Look at a model's next head, in place of an earlier look of this kind.
+        """Look at a model's next head.
+
+        An earlier look of this kind ends.
 
         Raises:
             SupersededError: a newer look came.
@@ -95,68 +98,26 @@ class Previews:
             await asyncio.wait(self._looks.values())
 
     async def _run(self, model: str, what: Look) -> dict[str, Any]:
-        """Run a child when it is its turn; whatever happens, it is gone in the end."""
-        child = _Child([*self._command, "--name", model, "--what", what.value], self._environment)
-        answer = asyncio.create_task(self._threads.looks.run(child.answer, self._limit_s))
-        try:
+        """Run a child when it is its turn."""
+        child = Child([*self._command, "--name", model, "--what", what.value], self._environment)
+        async with child.at_work(self._threads.looks, partial(_answer, child, self._limit_s)) as answer:
             return await asyncio.shield(answer)
-        finally:
-            child.end()
-            if not child.has_begun:
-                answer.cancel()
-            await asyncio.gather(answer, return_exceptions=True)
 
 
-class _Child:
-    """A child process: a thread waits for its answer, the event loop may end it."""
-
-    def __init__(self, command: list[str], environment: Mapping[str, str]) -> None:
-        self.has_begun = False
-        self._command, self._environment = command, environment
-        self._is_over = False
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def answer(self, limit_s: float) -> dict[str, Any]:
-        """Run the process, and return its answer, or raise its error."""
-        self.has_begun = True
-        if self._is_over:
-            return {}
-        nothing, pipe = subprocess.DEVNULL, subprocess.PIPE
-        with subprocess.Popen(self._command, env=self._environment, stdin=nothing, stdout=pipe) as process:
-            self._process = process
-            if self._is_over:  # `end` may not have seen it
-                process.kill()
-            try:
-                output, _ = process.communicate(timeout=limit_s + _KILL_AFTER_S)
-            except subprocess.TimeoutExpired:
-                raise TrainingError(f"it took longer than its limit of {limit_s:g} s") from None
-            finally:
-                process.kill()
-        if self._is_over:
-            return {}
-        if not output:
-            how = f"its process ended with exit code {process.returncode}"
-            raise TrainingError(f"{how}; the server's log has the details")
-        return _read(output)
-
-    def end(self) -> None:
-        """End the process, or see that it never begins; safe in any thread."""
-        self._is_over = True
-        if self._process:
-            self._process.kill()
+def _answer(child: Child, limit_s: float) -> dict[str, Any]:
+    """Run a child, and return its answer, or raise its error."""
+    with child.running() as process:
+        try:
+            output, _ = process.communicate(timeout=limit_s + _KILL_AFTER_S)
+        except subprocess.TimeoutExpired:
+            raise TrainingError(f"it took longer than its limit of {limit_s:g} s") from None
+    return {} if child.is_over else answer_of(json.loads(output or b"{}"), process)
 
 
 def _cancel(look: asyncio.Task[dict[str, Any]]) -> None:
-    """Cancel a look once: a second time would cancel the wait for the end of its process."""
+    """Cancel a look, once.
+
+    A second time would cancel the wait for the end of its process.
+    """
     if not look.cancelling():
         look.cancel()
-
-
-def _read(output: bytes) -> dict[str, Any]:
-    """Return a child's answer, or raise its error."""
-    said = json.loads(output)
-    if "answer" in said:
-        answer: dict[str, Any] = said["answer"]
-        return answer
-    kind = getattr(errors, said["error"], TrainingError)
-    raise (kind if issubclass(kind, RegraftError) else TrainingError)(said["text"])
