@@ -163,15 +163,12 @@ class Client:
     def is_serving(self, service: str = "") -> bool:
         """Return the server's health (grpc.health.v1), or that of one of its services."""
         request = health_pb2.HealthCheckRequest(service=service)
-        with self._errors():
-            status = self._health.Check(request, timeout=self._timeout_s).status
-        return bool(status == health_pb2.HealthCheckResponse.SERVING)
+        return bool(self._ask(self._health.Check, request).status == health_pb2.HealthCheckResponse.SERVING)
 
     def classify(self, image: bytes, *, name: str = "", top_k: int = 0) -> classifier_pb2.ClassifyResponse:
         """Classify one encoded picture."""
         request = classifier_pb2.ClassifyRequest(image=image, name=name, top_k=top_k)
-        with self._errors():
-            response: classifier_pb2.ClassifyResponse = self._classifier.Classify(request, timeout=self._timeout_s)
+        response: classifier_pb2.ClassifyResponse = self._ask(self._classifier.Classify, request)
         return response
 
     def classify_stream(
@@ -196,11 +193,8 @@ class Client:
     ) -> list[classifier_pb2.ClassifyOutcome]:
         """Classify up to 256 encoded pictures in one message; each answer may be an error."""
         requests = [classifier_pb2.ClassifyRequest(image=image, name=name, top_k=top_k) for image in images]
-        with self._errors():
-            batch = classifier_pb2.BatchClassifyRequest(requests=requests)
-            response: classifier_pb2.BatchClassifyResponse = self._classifier.BatchClassify(
-                batch, timeout=self._timeout_s
-            )
+        batch = classifier_pb2.BatchClassifyRequest(requests=requests)
+        response: classifier_pb2.BatchClassifyResponse = self._ask(self._classifier.BatchClassify, batch)
         return list(response.outcomes)
 
     def add_examples(
@@ -229,10 +223,7 @@ class Client:
     ) -> list[retraining_pb2.AddExamplesResponse]:
         """Label up to 256 pictures in one message; see `send_examples`."""
         batch = retraining_pb2.BatchAddExamplesRequest(requests=requests)
-        with self._errors():
-            response: retraining_pb2.BatchAddExamplesResponse = self._retraining.BatchAddExamples(
-                batch, timeout=self._timeout_s
-            )
+        response: retraining_pb2.BatchAddExamplesResponse = self._ask(self._retraining.BatchAddExamples, batch)
         return list(response.responses)
 
     def add_pictures(
@@ -254,10 +245,7 @@ class Client:
     ) -> list[pictures_pb2.AddPicturesResponse]:
         """Send up to 256 pictures without labels in one message; see `send_pictures`."""
         batch = pictures_pb2.BatchAddPicturesRequest(requests=requests)
-        with self._errors():
-            response: pictures_pb2.BatchAddPicturesResponse = self._pictures.BatchAddPictures(
-                batch, timeout=self._timeout_s
-            )
+        response: pictures_pb2.BatchAddPicturesResponse = self._ask(self._pictures.BatchAddPictures, batch)
         return list(response.responses)
 
     def list_pictures(
@@ -272,8 +260,7 @@ class Client:
     def remove_pictures(self, hashes: Iterable[str], *, name: str = "") -> list[str]:
         """Remove pictures without labels for good; return the hashes of those that were there."""
         request = pictures_pb2.RemovePicturesRequest(name=name, sha256=hashes)
-        with self._errors():
-            return list(self._pictures.RemovePictures(request, timeout=self._timeout_s).sha256)
+        return list(self._ask(self._pictures.RemovePictures, request).sha256)
 
     def list_examples(self, **conditions: Any) -> Iterator[examples_pb2.Example]:  # noqa: ANN401 - any field
         """Yield the examples in force that meet all conditions.
@@ -292,8 +279,7 @@ class Client:
     ) -> dict[str, bytes | classifier_pb2.PictureError]:
         """Return small JPEGs of up to 256 examples by hash, and what is wrong with those that have none."""
         request = examples_pb2.GetThumbnailsRequest(name=name, sha256=hashes, side_px=side_px)
-        with self._errors():
-            found = self._examples.GetThumbnails(request, timeout=self._timeout_s).thumbnails
+        found = self._ask(self._examples.GetThumbnails, request).thumbnails
         return {each.sha256: each.error if each.HasField("error") else each.image for each in found}
 
     def relabel_examples(
@@ -301,10 +287,7 @@ class Client:
     ) -> examples_pb2.RelabelExamplesResponse:
         """Give up to 10,000 examples a label, all or none."""
         request = examples_pb2.RelabelExamplesRequest(name=name, sha256=hashes, label=label, annotator=annotator)
-        with self._errors():
-            result: examples_pb2.RelabelExamplesResponse = self._examples.RelabelExamples(
-                request, timeout=self._timeout_s
-            )
+        result: examples_pb2.RelabelExamplesResponse = self._ask(self._examples.RelabelExamples, request)
         return result
 
     def remove_examples(
@@ -312,10 +295,7 @@ class Client:
     ) -> examples_pb2.RemoveExamplesResponse:
         """Take up to 10,000 examples out of training, all or none."""
         request = examples_pb2.RemoveExamplesRequest(name=name, sha256=hashes, why=why, annotator=annotator)
-        with self._errors():
-            result: examples_pb2.RemoveExamplesResponse = self._examples.RemoveExamples(
-                request, timeout=self._timeout_s
-            )
+        result: examples_pb2.RemoveExamplesResponse = self._ask(self._examples.RemoveExamples, request)
         return result
 
     def restore_examples(
@@ -323,10 +303,7 @@ class Client:
     ) -> examples_pb2.RestoreExamplesResponse:
         """Give up to 10,000 removed examples back their labels, all or none."""
         request = examples_pb2.RestoreExamplesRequest(name=name, sha256=hashes, annotator=annotator)
-        with self._errors():
-            result: examples_pb2.RestoreExamplesResponse = self._examples.RestoreExamples(
-                request, timeout=self._timeout_s
-            )
+        result: examples_pb2.RestoreExamplesResponse = self._ask(self._examples.RestoreExamples, request)
         return result
 
     def rename_label(
@@ -336,8 +313,7 @@ class Client:
         request = examples_pb2.RenameLabelRequest(
             name=name, label=label, new_label=new_label, merge=merge, annotator=annotator, why=why
         )
-        with self._errors():
-            result: examples_pb2.RenameLabelResponse = self._examples.RenameLabel(request, timeout=self._timeout_s)
+        result: examples_pb2.RenameLabelResponse = self._ask(self._examples.RenameLabel, request)
         return result
 
     def remove_label(
@@ -345,15 +321,13 @@ class Client:
     ) -> examples_pb2.RemoveLabelResponse:
         """Remove a label, and its pictures from training."""
         request = examples_pb2.RemoveLabelRequest(name=name, label=label, annotator=annotator, why=why)
-        with self._errors():
-            result: examples_pb2.RemoveLabelResponse = self._examples.RemoveLabel(request, timeout=self._timeout_s)
+        result: examples_pb2.RemoveLabelResponse = self._ask(self._examples.RemoveLabel, request)
         return result
 
     def get_example(self, sha256: str, *, name: str = "", with_image: bool = False) -> examples_pb2.GetExampleResponse:
         """Return an example and its history, by its hash's beginning."""
         request = examples_pb2.GetExampleRequest(name=name, sha256=sha256, with_image=with_image)
-        with self._errors():
-            response: examples_pb2.GetExampleResponse = self._examples.GetExample(request, timeout=self._timeout_s)
+        response: examples_pb2.GetExampleResponse = self._ask(self._examples.GetExample, request)
         return response
 
     def relabel_example(
@@ -366,8 +340,7 @@ class Client:
         request = examples_pb2.RelabelExampleRequest(
             name=name, sha256=sha256, label=label, annotator=annotator, etag=etag
         )
-        with self._errors():
-            changed: examples_pb2.Example = self._examples.RelabelExample(request, timeout=self._timeout_s).example
+        changed: examples_pb2.Example = self._ask(self._examples.RelabelExample, request).example
         return changed
 
     def remove_example(
@@ -378,8 +351,7 @@ class Client:
         ``etag`` as in `relabel_example`.
         """
         request = examples_pb2.RemoveExampleRequest(name=name, sha256=sha256, why=why, annotator=annotator, etag=etag)
-        with self._errors():
-            removed: examples_pb2.Example = self._examples.RemoveExample(request, timeout=self._timeout_s).example
+        removed: examples_pb2.Example = self._ask(self._examples.RemoveExample, request).example
         return removed
 
     def release_example(
@@ -390,8 +362,7 @@ class Client:
         ``etag`` as in `relabel_example`.
         """
         request = examples_pb2.ReleaseExampleRequest(name=name, sha256=sha256, annotator=annotator, etag=etag)
-        with self._errors():
-            released: examples_pb2.Example = self._examples.ReleaseExample(request, timeout=self._timeout_s).example
+        released: examples_pb2.Example = self._ask(self._examples.ReleaseExample, request).example
         return released
 
     def suggest(
@@ -406,8 +377,7 @@ class Client:
     def learning_curve(self, *, name: str = "") -> examples_pb2.LearningCurve:
         """Return accuracy against the number of labels; it takes seconds."""
         request = examples_pb2.GetLearningCurveRequest(name=name)
-        with self._errors():
-            curve: examples_pb2.LearningCurve = self._examples.GetLearningCurve(request, timeout=self._look_s).curve
+        curve: examples_pb2.LearningCurve = self._ask(self._examples.GetLearningCurve, request, self._look_s).curve
         return curve
 
     def neighbours(
@@ -415,8 +385,7 @@ class Client:
     ) -> examples_pb2.NeighboursResponse:
         """Return the labelled pictures most like one, by its bytes or its hash."""
         request = examples_pb2.NeighboursRequest(name=name, image=image, sha256=sha256, count=count)
-        with self._errors():
-            found: examples_pb2.NeighboursResponse = self._examples.Neighbours(request, timeout=self._timeout_s)
+        found: examples_pb2.NeighboursResponse = self._ask(self._examples.Neighbours, request)
         return found
 
     def map(self, *, name: str = "") -> Iterator[examples_pb2.MapResponse]:
@@ -429,15 +398,13 @@ class Client:
     ) -> examples_pb2.ExplainResponse:
         """Return where the network looked, in a picture by its bytes or its hash."""
         request = examples_pb2.ExplainRequest(name=name, image=image, sha256=sha256, label=label)
-        with self._errors():
-            explained: examples_pb2.ExplainResponse = self._examples.Explain(request, timeout=self._look_s)
+        explained: examples_pb2.ExplainResponse = self._ask(self._examples.Explain, request, self._look_s)
         return explained
 
     def preview(self, *, name: str = "") -> retraining_pb2.Preview:
         """Return the head that a retrain would make now; it takes seconds."""
         request = retraining_pb2.PreviewRequest(name=name)
-        with self._errors():
-            seen: retraining_pb2.Preview = self._retraining.Preview(request, timeout=self._look_s).preview
+        seen: retraining_pb2.Preview = self._ask(self._retraining.Preview, request, self._look_s).preview
         return seen
 
     def retrain(
@@ -469,8 +436,7 @@ class Client:
             requested_by=requested_by,
             limits=_gate_limits(limits),
         )
-        with self._errors():
-            job: retraining_pb2.RetrainJob = self._retraining.Retrain(request, timeout=self._timeout_s).job
+        job: retraining_pb2.RetrainJob = self._ask(self._retraining.Retrain, request).job
         return job
 
     def train(
@@ -513,8 +479,7 @@ class Client:
             requested_by=requested_by,
             limits=_gate_limits(limits),
         )
-        with self._errors():
-            job: retraining_pb2.RetrainJob = self._retraining.Train(request, timeout=self._timeout_s).job
+        job: retraining_pb2.RetrainJob = self._ask(self._retraining.Train, request).job
         return job
 
     def watch_job(self, job_id: str) -> Iterator[retraining_pb2.RetrainJob]:
@@ -530,8 +495,7 @@ class Client:
     def get_job(self, job_id: str) -> retraining_pb2.RetrainJob:
         """Return a job as it stands."""
         request = retraining_pb2.GetRetrainJobRequest(id=job_id)
-        with self._errors():
-            job: retraining_pb2.RetrainJob = self._retraining.GetRetrainJob(request, timeout=self._timeout_s).job
+        job: retraining_pb2.RetrainJob = self._ask(self._retraining.GetRetrainJob, request).job
         return job
 
     def list_jobs(self, name: str = "") -> list[retraining_pb2.RetrainJob]:
@@ -542,8 +506,7 @@ class Client:
     def cancel_job(self, job_id: str) -> retraining_pb2.RetrainJob:
         """Request the end of a job."""
         request = retraining_pb2.CancelRetrainJobRequest(id=job_id)
-        with self._errors():
-            job: retraining_pb2.RetrainJob = self._retraining.CancelRetrainJob(request, timeout=self._timeout_s).job
+        job: retraining_pb2.RetrainJob = self._ask(self._retraining.CancelRetrainJob, request).job
         return job
 
     def list_models(self, *, show_deleted: bool = False) -> list[models_pb2.Model]:
@@ -558,10 +521,7 @@ class Client:
 
     def get_model(self, name: str = "") -> models_pb2.Model:
         """Return one model."""
-        with self._errors():
-            model: models_pb2.Model = self._models.GetModel(
-                models_pb2.GetModelRequest(name=name), timeout=self._timeout_s
-            ).model
+        model: models_pb2.Model = self._ask(self._models.GetModel, models_pb2.GetModelRequest(name=name)).model
         return model
 
     def promote(
@@ -592,8 +552,7 @@ class Client:
             expected_champion=expected,
             request_id=request_id or str(uuid4()),
         )
-        with self._errors():
-            response: models_pb2.PromoteResponse = self._models.Promote(request, timeout=self._timeout_s)
+        response: models_pb2.PromoteResponse = self._ask(self._models.Promote, request)
         return response
 
     def rollback(
@@ -603,8 +562,7 @@ class Client:
         request = models_pb2.RollbackRequest(
             name=name, who=who, why=why, expected_champion=expected, request_id=request_id or str(uuid4())
         )
-        with self._errors():
-            response: models_pb2.RollbackResponse = self._models.Rollback(request, timeout=self._timeout_s)
+        response: models_pb2.RollbackResponse = self._ask(self._models.Rollback, request)
         return response
 
     def create_model(
@@ -638,8 +596,7 @@ class Client:
             why=why,
             request_id=request_id or str(uuid4()),
         )
-        with self._errors():
-            response: models_pb2.CreateModelResponse = self._models.CreateModel(request, timeout=self._timeout_s)
+        response: models_pb2.CreateModelResponse = self._ask(self._models.CreateModel, request)
         return response
 
     def delete_model(
@@ -652,8 +609,7 @@ class Client:
         request = models_pb2.DeleteModelRequest(
             name=name, who=who, why=why, etag=etag, request_id=request_id or str(uuid4())
         )
-        with self._errors():
-            response: models_pb2.DeleteModelResponse = self._models.DeleteModel(request, timeout=self._timeout_s)
+        response: models_pb2.DeleteModelResponse = self._ask(self._models.DeleteModel, request)
         return response
 
     def restore_model(
@@ -661,8 +617,7 @@ class Client:
     ) -> models_pb2.RestoreModelResponse:
         """Bring a model back from the trash; arguments as `create_model`."""
         request = models_pb2.RestoreModelRequest(name=name, who=who, why=why, request_id=request_id or str(uuid4()))
-        with self._errors():
-            response: models_pb2.RestoreModelResponse = self._models.RestoreModel(request, timeout=self._timeout_s)
+        response: models_pb2.RestoreModelResponse = self._ask(self._models.RestoreModel, request)
         return response
 
     def shadow(
@@ -673,8 +628,7 @@ class Client:
         With the ``etag`` of the model that you go by, only while it is as you saw it.
         """
         request = models_pb2.ShadowRequest(name=name, version=version, who=who, why=why, etag=etag)
-        with self._errors():
-            response: models_pb2.ShadowResponse = self._models.Shadow(request, timeout=self._timeout_s)
+        response: models_pb2.ShadowResponse = self._ask(self._models.Shadow, request)
         return response
 
     def get_report(self, version: int = 0, *, name: str = "", as_json: bool = False) -> bytes:
@@ -739,17 +693,21 @@ class Client:
         confusion.ClearField("next_page_token")
         return confusion
 
-    def _pages(self, rpc: Any, request: Any) -> Iterator[Any]:  # noqa: ANN401 - stubs are untyped
-        """Yield the pages of a list, to the last one."""
+    def _ask(self, rpc: Any, request: Any, timeout_s: float | None = None) -> Any:  # noqa: ANN401 - stubs are untyped
+        """Return the answer to one request, in the client's time or another."""
         with self._errors():
-            while True:
-                page = rpc(request, timeout=self._timeout_s)
-                yield page
-                request.page_token = page.next_page_token
-                if not request.page_token:
-                    return
+            return rpc(request, timeout=timeout_s or self._timeout_s)
 
-    def _exchange(self, rpc: Any, requests: Iterable[Any]) -> Iterator[Any]:  # noqa: ANN401 - stubs are untyped
+    def _pages(self, rpc: Any, request: Any) -> Iterator[Any]:  # noqa: ANN401 - likewise
+        """Yield the pages of a list, to the last one."""
+        while True:
+            page = self._ask(rpc, request)
+            yield page
+            request.page_token = page.next_page_token
+            if not request.page_token:
+                return
+
+    def _exchange(self, rpc: Any, requests: Iterable[Any]) -> Iterator[Any]:  # noqa: ANN401 - likewise
         """Yield the answers to a stream, then raise its error."""
         sent = _UntilError(requests)
         with self._errors():
