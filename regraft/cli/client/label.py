@@ -37,14 +37,7 @@ def label(
 ) -> None:
     """Send labelled pictures to a server, for the next retrain."""
     upload = LabelledUpload(_pictures(path, label, request, sha256), name, source=source, annotator=user_name())
-    try:
-        with Client(server) as client, terminal.progress_bars() as progress:
-            for _ in upload.send(client):
-                progress("label", len(upload.answers), len(upload.files))
-    finally:  # whatever ended it, what was acknowledged is kept
-        show_outcomes(upload, as_json)
-    if upload.rejections() or upload.unanswered:
-        raise typer.Exit(1)
+    send_all(upload, server, "label", as_json)
 
 
 def _pictures(path: Path | None, label: str, request: str, sha256: str) -> LabelledFiles:
@@ -59,7 +52,22 @@ def _pictures(path: Path | None, label: str, request: str, sha256: str) -> Label
     return find_labelled(path, label)
 
 
-def show_outcomes(upload: LabelledUpload | UnlabelledUpload, as_json: bool) -> None:
+def send_all(upload: LabelledUpload | UnlabelledUpload, server: Connection, stage: str, as_json: bool) -> None:
+    """Send the pictures of an upload, and show the outcomes.
+
+    Exit 1 unless all of them are stored.
+    """
+    try:
+        with Client(server) as client, terminal.progress_bars() as progress:
+            for _ in upload.send(client):
+                progress(stage, len(upload.answers), len(upload.files))
+    finally:  # whatever ended it, what was acknowledged is kept
+        _show_outcomes(upload, as_json)
+    if upload.rejections() or upload.refusal or upload.unanswered:
+        raise typer.Exit(1)
+
+
+def _show_outcomes(upload: LabelledUpload | UnlabelledUpload, as_json: bool) -> None:
     """Show the outcomes, and the number of pictures without one."""
     counts, rejections = upload.counts(), upload.rejections()
     if upload.unanswered:

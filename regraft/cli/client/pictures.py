@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from regraft.cli import terminal
-from regraft.cli.client.label import show_outcomes
+from regraft.cli.client.label import send_all
 from regraft.cli.json_output import picture_to_dict, print_json
 from regraft.cli.options import Json, Name, asks_a_server
 from regraft.client.client import Client
@@ -31,14 +31,7 @@ def add(
     No retrain learns from them before that.
     """
     upload = UnlabelledUpload(find_unlabelled(paths), name, source=source)
-    try:
-        with Client(server) as client, terminal.progress_bars() as progress:
-            for _ in upload.send(client):
-                progress("send", len(upload.answers), len(upload.files))
-    finally:  # whatever ended it, what was acknowledged is kept
-        show_outcomes(upload, as_json)
-    if upload.rejections() or upload.refusal or upload.unanswered:
-        raise typer.Exit(1)
+    send_all(upload, server, "send", as_json)
     if not as_json:
         terminal.line("label some: regraft suggest")
 
