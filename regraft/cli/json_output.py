@@ -10,6 +10,7 @@ from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from regraft.client.message_values import bare_name
 from regraft.v1 import classifier_pb2, models_pb2
 
 
@@ -60,7 +61,7 @@ def _value(field: Any, value: Any) -> Any:  # noqa: ANN401 - a descriptor, likew
     if _is_time(field):
         return datetime.fromisoformat(value).isoformat()
     if field.enum_type and isinstance(value, str):
-        return value.removeprefix(field.enum_type.values_by_number[0].name.removesuffix("UNSPECIFIED"))
+        return bare_name(field.enum_type, value)
     return int(value) if field.cpp_type == field.CPPTYPE_INT64 else value
 
 

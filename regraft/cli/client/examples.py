@@ -1,6 +1,5 @@
 """The commands ``regraft examples``: the labelled pictures of a server."""
 
-from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -127,12 +126,9 @@ def _value(enum: EnumTypeWrapper, prefix: str, word: str | None) -> int:
 def _time(text: str) -> Timestamp | None:
     """Return the time of a text, in UTC unless it says otherwise."""
     try:
-        time = datetime.fromisoformat(text) if text else None
+        return to_timestamp(text) if text else None
     except ValueError:
         raise typer.BadParameter(f"{text!r}: need a time, such as 2026-05-01T12:00", param_hint="--since") from None
-    if time is None:
-        return None
-    return to_timestamp((time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC).isoformat())
 
 
 def _cells(example: examples_pb2.Example, with_predictions: bool, quarantined: bool) -> list[str]:

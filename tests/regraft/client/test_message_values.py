@@ -18,6 +18,11 @@ def test_a_time_comes_back_from_a_message_as_the_same_text(time: datetime) -> No
     assert time_text(to_timestamp(utc_now())) <= utc_now()
 
 
+def test_a_time_without_a_zone_is_of_utc_and_others_are_converted() -> None:
+    assert time_text(to_timestamp("2026-05-01")) == "2026-05-01T00:00:00+00:00"
+    assert time_text(to_timestamp("2026-05-01T02:00+05:30")) == "2026-04-30T20:30:00+00:00"
+
+
 def test_a_time_that_is_not_set_is_an_empty_text() -> None:
     assert time_text(Timestamp()) == ""
     assert time_text(pb.RetrainJob().finished_at) == ""
