@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Final
@@ -165,7 +165,7 @@ class ModelsService(pb_grpc.ModelsServicer):
         most, after = page_size(request, _MAX_BACKBONES), page_start(request, parts=3) or []
         listed = await self._backbones.list(show_addable=request.show_addable)
         wanted = [each for each in listed if place(each) > after]
-        page = pb.ListBackbonesResponse(backbones=await as_many_as_fit(_each(wanted[:most])))
+        page = pb.ListBackbonesResponse(backbones=await as_many_as_fit(wanted[:most]))
         if not any(each.is_here for each in listed):
             page.advice = ADVICE
         if page.backbones and len(page.backbones) < len(wanted):
@@ -302,11 +302,6 @@ class ModelsService(pb_grpc.ModelsServicer):
             model.champion = store.champion(name) or 0
             model.etag = store.etag(name)
         return model
-
-
-async def _each(backbones: Iterable[pb.Backbone]) -> AsyncGenerator[pb.Backbone, None]:
-    for backbone in backbones:
-        yield backbone
 
 
 def _without_large_card(model: pb.Model) -> pb.Model:

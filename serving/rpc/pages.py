@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from typing import Final, Protocol, TypeVar, cast
 
@@ -74,14 +74,19 @@ def _query(request: Message) -> str:
     return hashlib.sha256(asked).hexdigest()[:_QUERY_CHARACTERS]
 
 
-async def as_many_as_fit(messages: AsyncGenerator[MessageT, None]) -> list[MessageT]:
+async def as_many_as_fit(messages: AsyncGenerator[MessageT, None] | Iterable[MessageT]) -> list[MessageT]:
     """Return the first messages that fit one answer, at least one."""
     fitting: list[MessageT] = []
     remaining = MAX_ANSWER_BYTES
-    async with aclosing(messages):
-        async for message in messages:
+    async with aclosing(messages if isinstance(messages, AsyncGenerator) else _each(messages)) as coming:
+        async for message in coming:
             remaining -= message.ByteSize()
             if remaining < 0 and fitting:
                 break
             fitting.append(message)
     return fitting
+
+
+async def _each(messages: Iterable[MessageT]) -> AsyncGenerator[MessageT, None]:
+    for message in messages:
+        yield message

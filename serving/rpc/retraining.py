@@ -1,6 +1,6 @@
 """The Retraining service: labelled pictures and retrain jobs."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from functools import partial
 from typing import Any, Final
@@ -156,7 +156,7 @@ class RetrainingService(pb_grpc.RetrainingServicer):
         among = None if models is None else [*filter(may_name, models)]
         listing = partial(self._examples.jobs.list, nfc(request.name), among=among, before=before, most=most + 1)
         jobs = await self._threads.database.run(listing)
-        page = pb.ListRetrainJobsResponse(jobs=await as_many_as_fit(_messages(jobs[:most])))
+        page = pb.ListRetrainJobsResponse(jobs=await as_many_as_fit(map(to_message, jobs[:most])))
         if page.jobs and len(page.jobs) < len(jobs):
             last = jobs[len(page.jobs) - 1]
             page.next_page_token = page_token(request, last.created_at, last.id)
@@ -221,11 +221,6 @@ class RetrainingService(pb_grpc.RetrainingServicer):
             sha256=added.sha256,
             retry_after_s=added.retry_after_s,
         )
-
-
-async def _messages(jobs: Iterable[RetrainJob]) -> AsyncGenerator[pb.RetrainJob, None]:
-    for job in jobs:
-        yield to_message(job)
 
 
 def _limits(limits: pb.GateLimits) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """The Reports service: the report of a version, and its confusion with the pictures behind."""
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -133,7 +133,7 @@ def _index(confusion: Confusion, field: str, label: str) -> int:
     return names.index(nfc(label))
 
 
-async def _messages(confusion: Confusion, cells: list[Cell], pictures: int) -> AsyncGenerator[pb.ConfusionCell, None]:
+def _messages(confusion: Confusion, cells: list[Cell], pictures: int) -> Iterator[pb.ConfusionCell]:
     for cell in cells:
         yield pb.ConfusionCell(
             label=confusion.labels[cell.label],

@@ -20,6 +20,7 @@ def test_an_answer_holds_as_many_messages_as_fit(sizes: list[int], fitting: int)
 
     assert asyncio.run(as_many_as_fit(each(jobs))) == jobs[:fitting]
     assert asyncio.run(as_many_as_fit(each(jobs[1:2]))) == jobs[1:2], "one there is in any case"
+    assert asyncio.run(as_many_as_fit(jobs)) == jobs[:fitting], "what is at hand needs no generator"
 
 
 def test_a_page_is_no_larger_than_the_server_allows() -> None:
