@@ -28,7 +28,7 @@ from serving.rpc.open_inference.tensors import join
 from tests.grpc_loop import grpc_loop
 from tests.live_server import LiveServer
 from tests.serving.disk import disk_uses_of_the_loop
-from tests.serving.rpc.rpcs import rpcs_of
+from tests.serving.rpc.rpcs import outcome_of, rpcs_of
 from tests.tiny import picture, publish_tiny
 from tests.waiting import PATIENCE_S, wait_until
 
@@ -67,7 +67,7 @@ def test_no_rpc_uses_a_disk_on_the_event_loop_whether_its_model_exists_or_not(li
     walk = list(every_request(job))
     with grpc.insecure_channel(live.target) as channel, disk_uses_of_the_loop() as uses:
         for rpc, request in walk:
-            code = call(channel, rpc, request)
+            code = outcome_of(channel, rpc, request=request.SerializeToString())
             assert (rpc, code, uses) == (rpc, ENDS.get(rpc, grpc.StatusCode.OK), [])
         for rpc, request in walk:
             for field in {"name", "model_name", "id", "sha256"} & {*request.DESCRIPTOR.fields_by_name}:
@@ -77,7 +77,7 @@ def test_no_rpc_uses_a_disk_on_the_event_loop_whether_its_model_exists_or_not(li
                     getattr(changed, field)[:] = ["nobody"]
                 else:
                     setattr(changed, field, "nobody")
-                call(channel, rpc, changed)
+                outcome_of(channel, rpc, request=changed.SerializeToString())
                 assert (rpc, field, uses) == (rpc, field, [])
         assert {rpc for rpc, _ in walk} == {*rpcs_of(channel)}
 
@@ -103,16 +103,6 @@ def test_the_watch_sees_what_it_shall() -> None:
         grpc_loop().run(look())
 
     assert [use.split()[0] for use in uses] == ["stat"]
-
-
-def call(channel: grpc.Channel, rpc: str, request: Any) -> grpc.StatusCode:  # noqa: ANN401 - any message
-    """Call a method with one message, and return its status."""
-    method: Any = channel.stream_stream(rpc, type(request).SerializeToString)
-    try:
-        list(method(iter([request]), timeout=PATIENCE_S))
-    except grpc.RpcError as error:
-        return error.code()
-    return grpc.StatusCode.OK
 
 
 def every_request(job: str) -> Iterator[tuple[str, Any]]:

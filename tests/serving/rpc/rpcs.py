@@ -1,4 +1,4 @@
-"""Every RPC of a server, found by reflection, and called with nothing to say."""
+"""Every RPC of a server, found by reflection, and called with one message."""
 
 from typing import Any, Final
 
@@ -32,18 +32,12 @@ def rpcs_of(channel: grpc.Channel) -> dict[str, descriptor_pb2.MethodDescriptorP
     return found
 
 
-def outcome_of(
-    channel: grpc.Channel, rpc: str, method: descriptor_pb2.MethodDescriptorProto, token: str = ""
-) -> grpc.StatusCode:
-    """Call an RPC with one empty message and return the status that it ends with."""
+def outcome_of(channel: grpc.Channel, rpc: str, token: str = "", request: bytes = b"") -> grpc.StatusCode:
+    """Call an RPC of whichever kind with one message, and return the status that it ends with."""
     metadata = (("authorization", f"Bearer {token}"),) if token else ()
-    kind = f"{'stream' if method.client_streaming else 'unary'}_{'stream' if method.server_streaming else 'unary'}"
-    call = getattr(channel, kind)(rpc)
-    request = iter([b""]) if method.client_streaming else b""
+    call: Any = channel.stream_stream(rpc)
     try:
-        answer = call(request, metadata=metadata, timeout=PATIENCE_S)
-        if method.server_streaming:
-            list(answer)
+        list(call(iter([request]), metadata=metadata, timeout=PATIENCE_S))
     except grpc.RpcError as error:
         return error.code()
     return grpc.StatusCode.OK

@@ -21,7 +21,7 @@ from serving.rpc.security.named_models import INNER, NAMES
 from tests.live_server import LiveServer
 from tests.regraft.stores.test_backbones import add
 from tests.serving.conftest import AuditLines
-from tests.serving.rpc.rpcs import rpcs_of
+from tests.serving.rpc.rpcs import outcome_of, rpcs_of
 from tests.tiny import picture, publish_tiny
 from tests.waiting import PATIENCE_S, wait_until
 
@@ -68,15 +68,6 @@ def naming(kind: Any, name: str) -> list[Message]:  # noqa: ANN401 - a descripto
     return found
 
 
-def outcome(channel: grpc.Channel, rpc: str, request: Message) -> grpc.StatusCode:
-    call: Any = channel.stream_stream(rpc, type(request).SerializeToString)
-    try:
-        list(call(iter([request]), metadata=METADATA, timeout=PATIENCE_S))
-    except grpc.RpcError as error:
-        return error.code()
-    return grpc.StatusCode.OK
-
-
 def test_no_rpc_lets_a_caller_name_a_model_that_is_not_its_own_whether_it_is_there_or_not(live: LiveServer) -> None:
     """Every RPC that reflection shows: who adds one whose request names no model says why that is well."""
     unnamed = set()
@@ -87,7 +78,8 @@ def test_no_rpc_lets_a_caller_name_a_model_that_is_not_its_own_whether_it_is_the
             if not requests:
                 unnamed.add(rpc)
             for request in requests:
-                assert outcome(channel, rpc, request) is grpc.StatusCode.PERMISSION_DENIED, (rpc, request)
+                outcome = outcome_of(channel, rpc, TOKEN, request.SerializeToString())
+                assert outcome is grpc.StatusCode.PERMISSION_DENIED, (rpc, request)
 
     assert unnamed <= OF_NO_MODEL.keys(), unnamed - OF_NO_MODEL.keys()
 
