@@ -111,10 +111,8 @@ class LabelledPictures:
     def embedding(self, sha256: str) -> FloatArray | None:
         """Return the embedding of a picture, None where it has none."""
         if sha256 in self._hashes:
-            row = self._hashes.index(sha256)
-            for number, embedding in enumerate(embeddings(self._features)):
-                if row < (number + 1) * BLOCK:
-                    return np.asarray(embedding[row - number * BLOCK])
+            for embedding in embeddings_at(self._features, [self._hashes.index(sha256)]):
+                return np.asarray(embedding[0])
         return self._examples.embeddings.get(self._key, [sha256]).get(sha256)
 
     def _block(self, names: Sequence[str], embedding: FloatArray) -> Iterator[Block]:
@@ -126,7 +124,10 @@ class LabelledPictures:
 def _read_rows(
     features: Path, changes: Sequence[LabelChange]
 ) -> tuple[list[str], dict[str, str | None], dict[str, bool]]:
-    """Return hashes in their order, and labels and sides by hash; no label where it was removed."""
+    """Return hashes in their order, and labels and sides by hash.
+
+    A label that was removed is None.
+    """
     try:
         with features.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             hashes = [str(name) for name in file["sha256"]]
@@ -154,3 +155,21 @@ def embeddings(features: Path) -> Iterator[FloatArray]:
                 yield np.frombuffer(data, kind).reshape(rows, size).astype(np.float32)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise ArtifactError(f"{features}: cannot read the embeddings ({error})") from error
+
+
+def embeddings_at(features: Path, rows: Sequence[int]) -> Iterator[FloatArray]:
+    """Yield the embeddings of some rows of a features file, float32 [n, D] of each block that has such.
+
+    Args:
+        features: the file.
+        rows: ascending.
+
+    Raises:
+        ArtifactError: it is missing or damaged.
+    """
+    wanted, begin = np.asarray(rows, np.intp), 0
+    for embedding in embeddings(features):
+        first, behind = np.searchsorted(wanted, [begin, begin + len(embedding)])
+        if first < behind:
+            yield embedding[wanted[first:behind] - begin]
+        begin += len(embedding)

@@ -8,10 +8,12 @@ from typing import Final
 
 import numpy as np
 
+from regraft.errors import ArtifactError
 from regraft.model.artifact import FloatArray
 from regraft.stores.examples import ExamplesStore
 from regraft.stores.models import FEATURES_FILE, ModelStore
 from serving.inference.models_in_memory import HeldModel, ServedModel
+from serving.insight.labelled_pictures import embeddings_at
 from serving.retraining.predictor import present_head
 from serving.retraining.suggestions import Knowledge, Suggestion, suggest
 
@@ -45,7 +47,7 @@ class Suggester:
         self._examples = examples
 
     def suggest(self, held: HeldModel, count: int) -> list[Suggested]:
-        """Suggest at most ``count`` pictures of a model, with a version or without, the most useful first.
+        """Suggest at most ``count`` pictures, the most useful first, of a model with a version or without.
 
         Raises:
             StorageError: the database refused.
@@ -82,8 +84,8 @@ class Suggester:
         trained = np.empty((0, held.head.weight.shape[1]), np.float32)
         if isinstance(held, ServedModel):
             trained = self._trained(held, in_force, counts, trained)
-        others = [list(in_force)[row] for row in _some(len(in_force))]
-        newer = self._examples.embeddings.get(held.key, others)
+        others = list(in_force)
+        newer = self._examples.embeddings.get(held.key, [others[row] for row in _some(len(others))])
         embedding = np.concatenate([trained, *(vector[None] for vector in newer.values())])
         if not isinstance(held, ServedModel):
             return embedding, None
@@ -94,14 +96,14 @@ class Suggester:
     ) -> FloatArray:
         """Return embeddings that a version was trained on; take those out of ``in_force``, and count their labels."""
         file = self._models.folder(served.name, served.version) / FEATURES_FILE
-        with suppress(OSError, ValueError, KeyError), np.load(file, allow_pickle=False) as features:
+        with suppress(OSError, ValueError, KeyError, ArtifactError), np.load(file, allow_pickle=False) as features:
             of_label = np.bincount(features["label_index"], minlength=len(served.card.labels))
             names = zip(served.card.labels, present_head(self._examples, served).labels, of_label, strict=False)
             for label, now, number in names:
                 counts[label] = max(counts[now], int(number))  # trained on includes most of what was sent
             for sha256 in features["sha256"]:
                 in_force.pop(str(sha256), None)
-            return np.asarray(features["embedding"][_some(len(features["sha256"]))], np.float32)
+            return np.concatenate([none, *embeddings_at(file, _some(len(features["sha256"])))])
         return none
 
 
