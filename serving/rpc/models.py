@@ -26,6 +26,7 @@ from serving.rollout.recent_answers import DriftState, RecentAnswers
 from serving.rollout.rollback import AutomaticRollback
 from serving.rpc.context import Context
 from serving.rpc.pages import MAX_ANSWER_BYTES, as_many_as_fit, page_size, page_start, page_token
+from serving.rpc.parsing import check_choice
 from serving.telemetry.call import actor, may_name, note_effect, shield
 
 log = logging.getLogger("regraft.models")
@@ -39,6 +40,11 @@ _COUNT_S: Final = 1.0
 """The longest count of examples: GetModel does not wait for the database."""
 _FLIPS: Final = 20
 _MAX_WHY: Final = 1_000
+_POLICIES: Final[dict[int, LabelPolicy | None]] = {
+    pb.LABEL_SET_UNSPECIFIED: None,
+    pb.LABEL_SET_OPEN: "open",
+    pb.LABEL_SET_CLOSED: "closed",
+}
 _STATES: Final[dict[DriftState, pb.Drift.State]] = {
     "not known": pb.Drift.STATE_NOT_KNOWN,
     "too few": pb.Drift.STATE_TOO_FEW,
@@ -119,18 +125,12 @@ class ModelsService(pb_grpc.ModelsServicer):
     async def CreateModel(self, request: pb.CreateModelRequest, context: Context) -> pb.CreateModelResponse:
         """Begin a model without a version."""
         _check_change(request)
-        policies: dict[int, LabelPolicy | None] = {
-            pb.LABEL_SET_UNSPECIFIED: None,
-            pb.LABEL_SET_OPEN: "open",
-            pb.LABEL_SET_CLOSED: "closed",
-        }
-        if request.label_set not in policies:
-            raise InvalidRequestError(f"label_set: {request.label_set} is none of {', '.join(pb.LabelSet.keys()[1:])}")
+        check_choice("label_set", request.label_set, pb.LabelSet)
         creating = self._changes.create(
             request.name,
             request.backbone,
             request.labels,
-            policies[request.label_set],
+            _POLICIES[request.label_set],
             who=actor(request.who),
             why=request.why,
             request_id=request.request_id,

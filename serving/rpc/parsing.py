@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sized
 from typing import Any, Final
 
+from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
 from google.protobuf.message import DecodeError
 
 from regraft.errors import InvalidRequestError
@@ -24,6 +25,16 @@ def check_batch(requests: Sized) -> None:
     """
     if not 1 <= len(requests) <= _MAX_BATCH:
         raise InvalidRequestError(f"requests: {len(requests)} pictures; a message holds 1 to {_MAX_BATCH}")
+
+
+def check_choice(field: str, value: int, enum: EnumTypeWrapper) -> None:
+    """Refuse a value that an enumeration of this contract does not have.
+
+    Raises:
+        InvalidRequestError: the text names the field, and the values.
+    """
+    if value not in enum.values():
+        raise InvalidRequestError(f"{field}: {value} is none of {', '.join(enum.keys()[1:])}")
 
 
 def lenient(parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:

@@ -23,7 +23,7 @@ from serving.retraining.previews import Look, Previews
 from serving.rpc.context import Context
 from serving.rpc.labelled.previews import to_preview
 from serving.rpc.pages import as_many_as_fit, page_size, page_start, page_token
-from serving.rpc.parsing import check_batch
+from serving.rpc.parsing import check_batch, check_choice
 from serving.rpc.streams import answer_all, answers
 from serving.telemetry.call import (
     actor,
@@ -193,8 +193,7 @@ class RetrainingService(pb_grpc.RetrainingServicer):
         Raises:
             InvalidRequestError: a limit, or a mode that there is not.
         """
-        if request.gate not in pb.GateMode.values():
-            raise InvalidRequestError(f"gate: {request.gate} is none of {', '.join(pb.GateMode.keys()[1:])}")
+        check_choice("gate", request.gate, pb.GateMode)
         mode = GateMode(word_of(pb.GateMode, request.gate).lower()) if request.gate else self._gate
         return {**_limits(request.limits), "gate": mode.value}
 

@@ -13,6 +13,7 @@ from regraft.v1 import exports_pb2_grpc as pb_grpc
 from serving.exports import ExportJob, Exports
 from serving.inference.registry import ModelRegistry
 from serving.rpc.context import Context
+from serving.rpc.parsing import check_choice
 from serving.rpc.versions.reports import find_version
 from serving.telemetry.call import note_effect
 
@@ -27,8 +28,7 @@ class ExportsService(pb_grpc.ExportsServicer):
 
     async def Export(self, request: pb.ExportRequest, _context: Context) -> AsyncIterator[pb.ExportResponse]:
         """Export a version."""
-        if request.format not in pb.ExportFormat.values():
-            raise InvalidRequestError(f"format: {request.format} is none of {', '.join(pb.ExportFormat.keys()[1:])}")
+        check_choice("format", request.format, pb.ExportFormat)
         check_note("cpu", request.cpu)
         form = request.format or pb.EXPORT_FORMAT_ONNX
         if request.cpu and form != pb.EXPORT_FORMAT_INT8:

@@ -17,6 +17,7 @@ from regraft.v1 import reports_pb2_grpc as pb_grpc
 from serving.inference.registry import ModelRegistry
 from serving.rpc.context import Context
 from serving.rpc.pages import as_many_as_fit, page_size, page_start, page_token
+from serving.rpc.parsing import check_choice
 
 _FILES: Final = {
     pb.REPORT_FORMAT_UNSPECIFIED: REPORT_FILE,
@@ -40,8 +41,7 @@ class ReportsService(pb_grpc.ReportsServicer):
 
     async def GetReport(self, request: pb.GetReportRequest, _context: Context) -> AsyncIterator[pb.GetReportResponse]:
         """Send the report of a version, in parts."""
-        if request.format not in _FILES:
-            raise InvalidRequestError(f"format: {request.format} is none of {', '.join(pb.ReportFormat.keys()[1:])}")
+        check_choice("format", request.format, pb.ReportFormat)
         _, version, folder = await find_version(self._models, request.name, request.version)
         file, sent, size_bytes = folder / _FILES[request.format], 0, 1
         while sent < size_bytes:
