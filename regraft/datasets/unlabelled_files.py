@@ -4,9 +4,9 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
-from typing import Final
+from typing import Final, TypeAlias
 
 from regraft.datasets.folders import is_ignored, list_folder
 from regraft.datasets.manifest import BadLine
@@ -14,6 +14,7 @@ from regraft.errors import InvalidRequestError, first_line
 
 _ENCRYPTED: Final = 1
 """The bit of an entry's flags."""
+_Open: TypeAlias = Callable[[Path], zipfile.ZipFile]
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,8 @@ def find_unlabelled(paths: Iterable[Path]) -> UnlabelledFiles:
     """
     files: dict[str, UnlabelledFile] = {}
     bad: list[BadLine] = []
+    # Opening an archive reads its whole directory, so it stays open for its entries until the next one is opened.
+    opened: _Open = lru_cache(maxsize=1)(zipfile.ZipFile)
     for path in paths:
         if not path.exists():
             raise InvalidRequestError(f"{path}: there is no such file or folder")
@@ -55,7 +58,7 @@ def find_unlabelled(paths: Iterable[Path]) -> UnlabelledFiles:
             found: Iterator[UnlabelledFile] = map(_of_file, sorted(inside.files))
             bad += [BadLine(str(entry), reason) for entry, reason in inside.left_out]
         elif zipfile.is_zipfile(path):
-            found = _in_archive(path)
+            found = _in_archive(path, opened)
         else:
             found = iter([_of_file(path)])
         files.update((file.name, file) for file in found)
@@ -72,23 +75,24 @@ def _of_file(path: Path) -> UnlabelledFile:
     return UnlabelledFile(str(path), size_bytes, path.read_bytes)
 
 
-def _in_archive(path: Path) -> Iterator[UnlabelledFile]:
-    """Yield the pictures of an archive, whose entries are read one by one and never unpacked to the disk."""
+def _in_archive(path: Path, opened: _Open) -> Iterator[UnlabelledFile]:
+    """Yield the pictures of an archive.
+
+    Its entries are read one by one, and never unpacked to the disk.
+    """
     try:
-        with zipfile.ZipFile(path) as archive:
-            entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+        entries = [entry for entry in opened(path).infolist() if not entry.is_dir()]
     except (OSError, zipfile.BadZipFile) as error:
         raise InvalidRequestError(f"{path}: cannot be read as a zip archive: {first_line(error)}") from error
     for entry in entries:
         if not any(part != ".." and is_ignored(Path(part)) for part in PurePosixPath(entry.filename).parts):
-            yield UnlabelledFile(f"{path}/{entry.filename}", entry.file_size, partial(_read_entry, path, entry))
+            yield UnlabelledFile(f"{path}/{entry.filename}", entry.file_size, partial(_read_entry, opened, path, entry))
 
 
-def _read_entry(path: Path, entry: zipfile.ZipInfo) -> bytes:
+def _read_entry(opened: _Open, path: Path, entry: zipfile.ZipInfo) -> bytes:
     if entry.flag_bits & _ENCRYPTED:
         raise OSError("it is encrypted: unpack the archive first")
     try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.read(entry)  # never more bytes than the entry says
+        return opened(path).read(entry)  # never more bytes than the entry says
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise OSError(first_line(error)) from error
