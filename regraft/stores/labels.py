@@ -488,7 +488,6 @@ def set_labels(
     model: str,
     labellings: Sequence[tuple[str, Labelling]],
     *,
-    change: int | None = None,
     is_original: bool = False,
 ) -> None:
     """Let labels hold from here on, or none, and append them to the history.
@@ -497,10 +496,9 @@ def set_labels(
         connection: of a transaction that excludes others of the model.
         model: whose examples they are.
         labellings: hashes, each once, and what becomes of them.
-        change: that they are part of, see `regraft.stores.labelling.label_changes`.
         is_original: see `Example`.
     """
-    rows = [{"model": model, "sha256": sha256, **vars(labelling), "change": change} for sha256, labelling in labellings]
+    rows = [{"model": model, "sha256": sha256, **vars(labelling)} for sha256, labelling in labellings]
     if not rows:
         return
     connection.execute(insert(label_history), rows)
