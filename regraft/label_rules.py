@@ -24,6 +24,11 @@ def nfc(label: str) -> str:
     return unicodedata.normalize("NFC", label)
 
 
+def forms_of(label: str) -> list[str]:
+    """Return a label in both forms, of which older rows may have either."""
+    return [unicodedata.normalize(form, label) for form in ("NFC", "NFD")]
+
+
 def listed(names: Sequence[str], most: int) -> str:
     """Join the first names by commas, and count the others."""
     more = f" and {len(names) - most} more" if len(names) > most else ""

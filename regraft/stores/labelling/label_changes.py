@@ -9,12 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeAlias
-from unicodedata import normalize
 
 from sqlalchemy import ColumnElement, Connection, Engine, Select, delete, func, insert, literal, null, select, update
 
 from regraft.errors import InvalidRequestError, NotFoundError, PreconditionError
-from regraft.label_rules import check_label, check_note, nfc
+from regraft.label_rules import check_label, check_note, forms_of, nfc
 from regraft.stores.database.engine import one_at_a_time, reading, transaction
 from regraft.stores.database.tables import examples, label_changes, label_history
 from regraft.stores.labelling.present_names import NO_LABELS, KnownLabels, LabelChange, called_now
@@ -194,7 +193,7 @@ def _since(connection: Connection, model: str, at: str) -> list[LabelChange]:
 
 def _bearing(model: str, label: str) -> ColumnElement[bool]:
     """Select the examples of a label, also in the form that older rows have."""
-    return (examples.c.model == model) & examples.c.label.in_([normalize(form, label) for form in ("NFC", "NFD")])
+    return (examples.c.model == model) & examples.c.label.in_(forms_of(label))
 
 
 def _count(connection: Connection, model: str, label: str) -> int:

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, TypeAlias
-from unicodedata import normalize
 
 from sqlalchemy import Column, ColumnElement, Connection, Engine, Select, Table, select, tuple_
 
+from regraft.label_rules import forms_of
 from regraft.stores.database.engine import reading
 from regraft.stores.database.tables import examples, predictions, splits
 from regraft.stores.labelling.predictions import COLUMNS, Prediction, exists_by_key, holds
@@ -155,7 +155,7 @@ def _hashes(model: str, wanted: Filter, order: Order, head: str) -> Select[Any]:
 def _conditions_on_examples(model: str, wanted: Filter) -> list[ColumnElement[bool]]:
     conditions = [examples.c.model == model]
     if wanted.label:
-        conditions.append(examples.c.label.in_(_forms(wanted.label)))
+        conditions.append(examples.c.label.in_(forms_of(wanted.label)))
     for column, text in ((examples.c.source, wanted.source), (examples.c.annotator, wanted.annotator)):
         if text:
             conditions.append(column == text)
@@ -169,7 +169,7 @@ def _conditions_on_examples(model: str, wanted: Filter) -> list[ColumnElement[bo
 def _conditions_on_predictions(wanted: Filter) -> list[ColumnElement[bool]]:
     conditions: list[ColumnElement[bool]] = []
     if wanted.label:
-        conditions.append(predictions.c.of_label.in_(_forms(wanted.label)))
+        conditions.append(predictions.c.of_label.in_(forms_of(wanted.label)))
     if wanted.is_right is not None:
         conditions.append(predictions.c.is_right.is_(wanted.is_right))
     if wanted.suspected:
@@ -185,11 +185,6 @@ def _conditions_on_split(of: Table, wanted: Filter) -> list[ColumnElement[bool]]
     if wanted.side is Side.UNDECIDED:
         return [~exists_by_key(splits, *here, splits.c.is_holdout.is_not(None))]
     return [exists_by_key(splits, *here, splits.c.is_holdout.is_(wanted.side is Side.HOLDOUT))]
-
-
-def _forms(label: str) -> list[str]:
-    """Return both forms of a label; older rows may have the other one."""
-    return [normalize(form, label) for form in ("NFC", "NFD")]
 
 
 def _sorted(query: Select[Any], order: Order, after: Place | None) -> Select[Any]:
