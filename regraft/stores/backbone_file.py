@@ -15,7 +15,7 @@ from onnx import helper
 from regraft.errors import ArtifactError, InvalidRequestError, RegraftError, StorageError, first_line
 from regraft.files import storage_errors, text_of, utc_now, write_durably
 from regraft.model.backbone_trial import try_backbone
-from regraft.stores.backbones import BackboneStore, StoredBackbone, check_described, parse_description
+from regraft.stores.backbones import BackboneStore, StoredBackbone, parse_description
 
 log = logging.getLogger("regraft.store")
 
@@ -74,11 +74,9 @@ def import_backbone(store: BackboneStore, file: Path, trial: Callable[[bytes], N
         if not data:
             raise ArtifactError(f"{size_bytes} bytes: a backbone has more than none and less than {_MAX_BYTES}")
         trial(data)
-        graph, description = _taken_apart(data)
-        check_described(graph, description)
+        return store.add(*_taken_apart(data))
     except ArtifactError as error:
         raise ArtifactError(f"{text_of(file)}: {error}") from error
-    return store.add(graph, description)
 
 
 def bring_backbones(store: BackboneStore, folder: Path) -> list[StoredBackbone]:
