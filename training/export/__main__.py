@@ -7,20 +7,16 @@ standard output: ``{"stage": ..., "done": ..., "total": ...}``, and at last ``{"
 
 import argparse
 import json
-import os
 import sys
 import time
 import zipfile
 from pathlib import Path
 from typing import Any, Final
 
-from regraft.client.proxies import spare_loopback
-from regraft.errors import RegraftError, TrainingError
-from regraft.logs import FORMATS, LEVELS, write_log
 from regraft.stores.images import EXAMPLES_FOLDER
 from regraft.stores.models import ModelStore
+from training.child_process import add_limit_flags, add_store_flags, answer_of, begin
 from training.export.export import MAX_DROP, export_version
-from training.retrain.resource_limits import limited, lower_priority
 
 _REPORT_EVERY_S: Final = 0.2
 
@@ -32,19 +28,10 @@ def main(arguments: list[str] | None = None) -> int:
         The exit code: 0 where the zip is there, 1 where an error is said.
     """
     options = _parser().parse_args(arguments)
-    write_log(options.log_format, options.log_level)
-    lower_priority(options.cpus)
-    spare_loopback()
-    try:
-        with limited(options.minutes, options.memory_mb):
-            _say({"answer": _export(options)})
-    except RegraftError as error:
-        _say({"error": type(error).__name__, "text": str(error)})
-    except MemoryError:
-        _say({"error": TrainingError.__name__, "text": "it needs more memory than there is"})
-    else:
-        return 0
-    return 1
+    begin(options)
+    said = answer_of(_export, options)
+    _say(said)
+    return 0 if "answer" in said else 1
 
 
 def _export(options: argparse.Namespace) -> dict[str, Any]:
@@ -85,19 +72,13 @@ def _say(fact: dict[str, Any]) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m training.export", description="Export a version as a zip.")
-    parser.add_argument("--store", type=Path, required=True, help="the model store")
-    parser.add_argument("--examples", default=os.environ.get("REGRAFT_EXAMPLES", ""), help="as of training.retrain")
+    add_store_flags(parser)
     parser.add_argument("--version", required=True, help="NAME:VERSION")
     parser.add_argument("--to", required=True, help="the format")
     parser.add_argument("--cpu", default="", help="what int8 is for")
     parser.add_argument("--max-drop", type=float, default=MAX_DROP, help="points of accuracy that may be lost")
     parser.add_argument("--out", type=Path, required=True, help="the zip")
-    parser.add_argument("--minutes", type=float, default=60.0, help="the longest that it may take (default: 60)")
-    parser.add_argument("--cpus", type=int, default=0, help="how many CPUs it may use (default: all)")
-    parser.add_argument("--memory-mb", type=int, default=0, help="how much memory it may have (default: any)")
-    for flag, choices, usual in (("format", FORMATS, "text"), ("level", LEVELS, "info")):
-        default = os.environ.get(f"REGRAFT_LOG_{flag.upper()}", usual)
-        parser.add_argument(f"--log-{flag}", choices=choices, default=default, help="of the log (default: %(default)s)")
+    add_limit_flags(parser, 60.0)
     return parser
 
 

@@ -8,19 +8,15 @@ import logging
 import os
 import sys
 from contextlib import closing
-from pathlib import Path
 
-from regraft.client.proxies import spare_loopback
 from regraft.errors import InvalidRequestError, RegraftError
-from regraft.logs import FORMATS, LEVELS, write_log
 from regraft.machine import user_name
 from regraft.stores.examples import ExamplesStore, open_examples
-from regraft.stores.images import EXAMPLES_FOLDER
 from regraft.stores.jobs import JobState, RetrainJob
 from regraft.stores.models import GateMode, ModelStore
 from regraft.stores.recovery import TAKEN, JobTakenError, settle_interrupted
+from training.child_process import add_database_flag, add_limit_flags, add_store_flags, begin
 from training.retrain.job import MINUTES, run_job
-from training.retrain.resource_limits import lower_priority
 
 log = logging.getLogger("regraft.retrain")
 
@@ -62,17 +58,8 @@ def _run(options: argparse.Namespace) -> RetrainJob:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m training.retrain", description="Retrain the head of a model.")
-    parser.add_argument("--store", type=Path, required=True, help="the model store")
-    parser.add_argument(
-        "--examples",
-        default=os.environ.get("REGRAFT_EXAMPLES", ""),
-        help=f"the examples: a folder, or a URL (default: REGRAFT_EXAMPLES, or {EXAMPLES_FOLDER} in the model store)",
-    )
-    parser.add_argument(
-        "--database",
-        default=os.environ.get("REGRAFT_DATABASE", ""),
-        help="URL of the examples' database (default: REGRAFT_DATABASE, or SQLite inside the store)",
-    )
+    add_store_flags(parser)
+    add_database_flag(parser)
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--job", help="run this job, which somebody entered")
     which.add_argument("--name", help="enter a job for this model, unless one waits, and run it")
@@ -83,12 +70,7 @@ def _parser() -> argparse.ArgumentParser:
         help="of a job that --name enters: whether a version that the gate blessed goes live (auto) or waits for a "
         "person (manual); with off it goes live whatever the gate says (default: REGRAFT_GATE, or auto)",
     )
-    parser.add_argument("--minutes", type=float, default=MINUTES, help="the longest that it may take (default: 60)")
-    parser.add_argument("--cpus", type=int, default=0, help="how many CPUs it may use (default: all)")
-    parser.add_argument("--memory-mb", type=int, default=0, help="how much memory it may have (default: any)")
-    for flag, choices, usual in (("format", FORMATS, "text"), ("level", LEVELS, "info")):
-        default = os.environ.get(f"REGRAFT_LOG_{flag.upper()}", usual)
-        parser.add_argument(f"--log-{flag}", choices=choices, default=default, help="of the log (default: %(default)s)")
+    add_limit_flags(parser, MINUTES)
     return parser
 
 
@@ -100,9 +82,7 @@ def main(arguments: list[str] | None = None) -> int:
         another process has, 1 otherwise.
     """
     options = _parser().parse_args(arguments)
-    write_log(options.log_format, options.log_level)
-    lower_priority(options.cpus)
-    spare_loopback()
+    begin(options)
     try:
         job = _run(options)
     except RegraftError as error:
