@@ -3,13 +3,15 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
 from regraft.errors import InvalidRequestError
 from serving.http.methods import Method
+
+MessageT = TypeVar("MessageT", bound=Message)
 
 _MAX_PARTS: Final = 20_000
 """Objects, lists and commas of a JSON text: each takes a byte or two there, and a hundred in memory."""
@@ -35,15 +37,26 @@ class Codec:
 def _json_parser(method: Method) -> Callable[[bytes], Any]:
     def parse(data: bytes) -> Any:  # noqa: ANN401 - any message, or an error
         try:
-            check_parts(data)
-            return json_format.Parse(data, method.request(), ignore_unknown_fields=True)
+            return from_json(data, method.request(), ignore_unknown=True)
         except InvalidRequestError as error:
             return error
-        # Whatever json_format lets through where types do not fit: it is the caller's text that is wrong.
-        except (json_format.Error, ValueError, TypeError, AttributeError, RecursionError) as error:
-            return InvalidRequestError(f"the body is no such message in JSON: {error}")
 
     return parse
+
+
+def from_json(data: bytes, message: MessageT, *, ignore_unknown: bool = False) -> MessageT:
+    """Read JSON into a message, and return it.
+
+    Raises:
+        InvalidRequestError: it is no such message, or a swarm; see `check_parts`.
+    """
+    check_parts(data)
+    try:
+        json_format.Parse(data, message, ignore_unknown_fields=ignore_unknown)
+    # Whatever json_format lets through where types do not fit: it is the caller's text that is wrong.
+    except (json_format.Error, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise InvalidRequestError(f"the body is no such message in JSON: {error}") from error
+    return message
 
 
 def as_json(message: Message) -> bytes:

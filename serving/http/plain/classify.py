@@ -4,12 +4,10 @@ from email.message import Message as Headers
 from typing import Final
 from urllib.parse import parse_qsl
 
-from google.protobuf import json_format
-
 from regraft.errors import InvalidRequestError
 from regraft.v1.classifier_pb2 import ClassifyRequest
 from serving.http.exchange import Exchange
-from serving.http.messages import JSON, check_parts
+from serving.http.messages import JSON, from_json
 
 PATH: Final = "/regraft.v1.Classifier/Classify"
 TOP_K: Final = "top_k"
@@ -29,7 +27,7 @@ async def read_request(exchange: Exchange, name: str, most_bytes: int) -> Classi
         raise InvalidRequestError(f"{min(unknown)[:50]}: there is no such parameter; there is {TOP_K}")
     top_k = _top_k(fields[TOP_K]) if TOP_K in fields else 0
     if exchange.content_type == "application/json":
-        request = _of_json(await exchange.body(round(JSON.growth * most_bytes)))
+        request = from_json(await exchange.body(round(JSON.growth * most_bytes)), ClassifyRequest())
         if request.name not in ("", name):
             raise InvalidRequestError(
                 f"name: {request.name!r} in the body, and {name!r} in the path: leave the former out"
@@ -41,14 +39,6 @@ async def read_request(exchange: Exchange, name: str, most_bytes: int) -> Classi
         body = parts[_IMAGE]
         top_k = top_k or _top_k(parts.get(TOP_K, b"0").decode(errors="replace"))
     return ClassifyRequest(image=body, name=name, top_k=top_k)
-
-
-def _of_json(data: bytes) -> ClassifyRequest:
-    check_parts(data)
-    try:
-        return json_format.Parse(data, ClassifyRequest())
-    except (json_format.Error, ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise InvalidRequestError(f"the body is no such request in JSON: {error}") from error
 
 
 def _top_k(text: str) -> int:
