@@ -209,6 +209,15 @@ class ExamplesStore:
         """Return the file of the picture with this hash."""
         return self._images.file(sha256)
 
+    def read(self, sha256: str) -> bytes:
+        """Return the bytes of the picture with this hash.
+
+        Raises:
+            StorageError: they cannot be read.
+        """
+        with storage_errors("cannot read the picture"):
+            return self._images.file(sha256).read_bytes()
+
     def forget(self, model: str) -> None:
         """Remove all that is kept of a model; pictures that another has stay.
 

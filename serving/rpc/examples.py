@@ -6,7 +6,6 @@ from typing import Final
 
 from regraft.client.message_values import to_timestamp
 from regraft.errors import InvalidRequestError, NotFoundError
-from regraft.files import storage_errors
 from regraft.stores.examples import ExamplesStore
 from regraft.stores.labels import Example
 from regraft.v1 import examples_pb2 as pb
@@ -185,6 +184,5 @@ class ExamplesService(pb_grpc.ExamplesServicer):
     async def _message(self, example: Example, *, with_image: bool = False) -> pb.Example:
         message = example_message(example)
         if with_image:
-            with storage_errors("cannot read the picture"):
-                message.image = await self._threads.database.run(self._examples.image_file(example.sha256).read_bytes)
+            message.image = await self._threads.database.run(self._examples.read, example.sha256)
         return message

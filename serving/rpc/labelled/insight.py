@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Final
 
 from regraft.errors import InvalidRequestError, NotFoundError, PreconditionError
-from regraft.files import storage_errors
 from regraft.model import artifact
 from regraft.model.artifact import FloatArray
 from regraft.stores.examples import ExamplesStore
@@ -145,8 +144,7 @@ class Insights:
             example = self._examples.labels.find(served.name, sha256, or_removed=True)
         except NotFoundError:
             return self._examples.pool.read(self._examples.pool.find(served.name, sha256).sha256)
-        with storage_errors("cannot read the picture"):
-            return self._examples.image_file(example.sha256).read_bytes()
+        return self._examples.read(example.sha256)
 
 
 def _check_one(request: pb.NeighboursRequest | pb.ExplainRequest) -> None:

@@ -8,7 +8,6 @@ from typing import Final
 
 from regraft.client.message_values import time_text
 from regraft.errors import InvalidRequestError, NotFoundError, OverloadedError
-from regraft.files import storage_errors
 from regraft.label_rules import nfc
 from regraft.stores.examples import ExamplesStore
 from regraft.stores.labelling.listing import OF_PREDICTIONS, Filter, Listed, Order, Place
@@ -75,9 +74,7 @@ class ExampleLists:
         for listed in found:
             message = listed_message(listed)
             if with_images:
-                with storage_errors("cannot read the picture"):
-                    file = self._examples.image_file(listed.example.sha256)
-                    message.image = await self._threads.database.run(file.read_bytes)
+                message.image = await self._threads.database.run(self._examples.read, listed.example.sha256)
             yield message
 
     async def thumbnails(self, request: pb.GetThumbnailsRequest) -> pb.GetThumbnailsResponse:
