@@ -1,34 +1,19 @@
-"""Backbones on the terminal, of a store or as a server lists them."""
+"""Backbones on the terminal, of a store or a server."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from regraft.cli import terminal
-from regraft.stores.backbones import ADVICE, DEFAULT_BACKBONE, StoredBackbone
+from regraft.cli.json_output import message_to_dict
+from regraft.client.backbone_message import backbone_message
+from regraft.stores.backbones import ADVICE, StoredBackbone
 
 SHORT_DIGEST: Final = 12
 
 
 def backbone_to_dict(backbone: StoredBackbone) -> dict[str, Any]:
-    """Return a stored backbone with the fields that ListBackbones gives it, but what a server measured."""
-    published = backbone.published
-    top1 = {} if published.imagenet_top1 is None else {"imagenet_top1": published.imagenet_top1}
-    return {
-        "name": backbone.name,
-        "digest": backbone.digest,
-        "weights": backbone.backbone.weights,
-        "weights_source": published.source,
-        "licence": published.licence,
-        "precision": backbone.backbone.precision,
-        "size_bytes": backbone.size_bytes,
-        "embedding_size": backbone.embedding_size,
-        "input_px": backbone.image.crop_px,
-        **top1,
-        "imagenet_top1_source": published.imagenet_top1_source,
-        "is_here": True,
-        "is_default": backbone.name == DEFAULT_BACKBONE,
-        "added_at": backbone.added_at,
-    }
+    """Return a stored backbone with the fields of ListBackbones."""
+    return message_to_dict(backbone_message(backbone))
 
 
 def show_backbones(entries: Sequence[Mapping[str, Any]]) -> None:

@@ -1,6 +1,6 @@
 """List of the backbones that a model can begin with, or that could be added."""
 
-from regraft.client.message_values import to_timestamp
+from regraft.client.backbone_message import backbone_message
 from regraft.stores.backbones import DEFAULT_BACKBONE, BackboneStore, StoredBackbone
 from regraft.v1 import models_pb2 as pb
 from serving.backbones.addable import AddableBackbone, AddableBackbones
@@ -22,7 +22,7 @@ class BackboneList:
     async def list(self, *, show_addable: bool) -> list[pb.Backbone]:
         """Return those that are here, and behind them those that could be added if asked for."""
         stored = filter(may_use, await self._threads.store.run(self._store.list))
-        here = [_here(each, self._times.get(each.digest)) for each in stored]
+        here = [backbone_message(each, self._times.get(each.digest)) for each in stored]
         names = {each.name for each in here}
         addable = await self._addable.list() if show_addable else ()
         others = [_addable(each) for each in addable if each.name not in names]
@@ -40,27 +40,6 @@ def may_use(backbone: StoredBackbone) -> bool:
 def place(backbone: pb.Backbone) -> list[str]:
     """Return a backbone's place in the list, those that are here first."""
     return ["here" if backbone.is_here else "other", backbone.name, backbone.digest]
-
-
-def _here(backbone: StoredBackbone, picture_ms: float | None) -> pb.Backbone:
-    published = backbone.published
-    return pb.Backbone(
-        name=backbone.name,
-        digest=backbone.digest,
-        weights=backbone.backbone.weights,
-        weights_source=published.source,
-        licence=published.licence,
-        precision=backbone.backbone.precision,
-        size_bytes=backbone.size_bytes,
-        embedding_size=backbone.embedding_size,
-        input_px=backbone.image.crop_px,
-        imagenet_top1=published.imagenet_top1,
-        imagenet_top1_source=published.imagenet_top1_source,
-        picture_ms=picture_ms,
-        is_here=True,
-        is_default=backbone.name == DEFAULT_BACKBONE,
-        added_at=to_timestamp(backbone.added_at),
-    )
 
 
 def _addable(backbone: AddableBackbone) -> pb.Backbone:
