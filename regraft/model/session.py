@@ -49,6 +49,11 @@ class CudaOptions:
     tf32: bool = False
     heads_bytes: int = 2**30
 
+    @property
+    def arithmetic(self) -> Arithmetic:
+        """The arithmetic of a session on CUDA."""
+        return "cuda tf32" if self.tf32 else "cuda fp32"
+
     def by_name(self) -> dict[str, str]:
         """Return the options by ONNX Runtime's names."""
         arenas: dict[Arena, str] = {"power-of-two": "kNextPowerOfTwo", "as-requested": "kSameAsRequested"}
@@ -87,9 +92,7 @@ class OpenSession:
     @property
     def arithmetic(self) -> Arithmetic:
         """The arithmetic of the session."""
-        if self.provider == "cpu":
-            return "cpu"
-        return "cuda tf32" if self.cuda.tf32 else "cuda fp32"
+        return "cpu" if self.provider == "cpu" else self.cuda.arithmetic
 
 
 def open_session(
@@ -157,9 +160,9 @@ def nodes_elsewhere(session: Any, provider: str) -> dict[str, int]:  # noqa: ANN
     return dict(Counter(node.op_type for part in parts for node in part.get_nodes()).most_common())
 
 
-def arithmetic_here(provider: ProviderChoice) -> Arithmetic:
-    """Return the arithmetic of a session opened here, without TF32."""
-    return "cpu" if provider == "cpu" or _why_cuda_cannot_load(require_onnxruntime()) else "cuda fp32"
+def arithmetic_here(provider: ProviderChoice, cuda: CudaOptions = DEFAULT_CUDA) -> Arithmetic:
+    """Return the arithmetic of a session opened here."""
+    return "cpu" if provider == "cpu" or _why_cuda_cannot_load(require_onnxruntime()) else cuda.arithmetic
 
 
 def to_device(array: "npt.NDArray[Any]", device: str, number: int = 0) -> Any:  # noqa: ANN401 - no type information

@@ -324,9 +324,7 @@ def kept_points(
     card: StoredBackbone, *, provider: ProviderChoice, plans: Path, cuda: CudaOptions, cpus: int
 ) -> tuple[Point, ...]:
     """Return what `measure_model` keeps of a backbone here, nothing while it was not loaded."""
-    arithmetic = arithmetic_here(provider)
-    if arithmetic != "cpu" and cuda.tf32:
-        arithmetic = "cuda tf32"
+    arithmetic = arithmetic_here(provider, cuda)
     return read_points(plan_file(plans, card.digest, arithmetic, cpus, require_onnxruntime().__version__))
 
 
