@@ -274,8 +274,7 @@ class ModelRegistry:
                     await self.stored.look()
                     await self._follow(name)
                 return entry
-            if self._only and name not in self._only:
-                raise PreconditionError(f"this server was told to serve others than {name!r}: ask one that serves it")
+            self._check_served_here(name)
             version = await self.threads.store.run(self.store.next_rollback, name) if to is None else to
             try:
                 loaded = await self._load(name, version)
@@ -312,8 +311,7 @@ class ModelRegistry:
 
     async def _change_folders(self, name: str, change: Callable[[], HistoryEntry]) -> HistoryEntry:
         """Change which models there are, and follow that; once it took effect nothing is raised."""
-        if self._only and nfc(name) not in self._only:
-            raise PreconditionError(f"this server was told to serve others than {name!r}: ask one that serves it")
+        self._check_served_here(name)
         async with self._changing:
             entry = await self.threads.moves.run(change)
             try:
@@ -321,6 +319,10 @@ class ModelRegistry:
             except Exception:
                 log.exception("model %s: %s took effect, but what follows from it failed", name, entry.event)
         return entry
+
+    def _check_served_here(self, name: str) -> None:
+        if self._only and nfc(name) not in self._only:
+            raise PreconditionError(f"this server was told to serve others than {name!r}: ask one that serves it")
 
     async def _follow_if_there(self, name: str) -> None:
         if name in self.stored.names():

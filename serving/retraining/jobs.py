@@ -223,12 +223,11 @@ class JobRunner:
     def _launch(self, job: RetrainJob) -> None:
         if job.id in self._tasks or job.state.is_final:
             return
-        if (
-            job.kind not in self._kinds.values()
-        ):  # otherwise it has to wait for its turn, and watchers of one cancelled till then must not
+        # Otherwise it has to wait for its turn, and watchers of one cancelled till then must not.
+        if job.kind not in self._kinds.values():
             self._finishing[job.id] = asyncio.Event()
-        # A context of its own: it outlives its caller.
         self._kinds[job.id] = job.kind
+        # A context of its own: it outlives its caller.
         task = self._tasks[job.id] = asyncio.create_task(self._run(job), context=Context())
         task.add_done_callback(lambda _: (self._tasks.pop(job.id), self._kinds.pop(job.id)))
 
