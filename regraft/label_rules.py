@@ -1,6 +1,7 @@
 """Rules for labels: checks, Unicode form, and the holdout by image hash."""
 
 import hashlib
+import re
 import unicodedata
 from collections.abc import Sequence
 from typing import Final, Literal, TypeAlias
@@ -14,6 +15,7 @@ HOLDOUT_SHARE: Final = 0.2
 MAX_LABEL_LENGTH: Final = 100
 MAX_NOTE_LENGTH: Final = 200
 _MAX_FILE_NAME_BYTES: Final = 255
+_HASH: Final = re.compile("[0-9a-f]{64}")
 
 
 def nfc(label: str) -> str:
@@ -68,6 +70,16 @@ def check_note(field: str, text: str, most: int = MAX_NOTE_LENGTH) -> None:
 def image_hash(data: bytes) -> str:
     """Return the SHA-256 (hex) that names a picture."""
     return hashlib.sha256(data).hexdigest()
+
+
+def check_hash(sha256: str) -> None:
+    """Check that a text is the whole hash of a picture.
+
+    Raises:
+        InvalidRequestError: it is none.
+    """
+    if not _HASH.fullmatch(sha256):
+        raise InvalidRequestError(f"sha256: {sha256[:80]!r} is no SHA-256: need 64 characters 0-9 and a-f")
 
 
 def is_holdout(sha256: str) -> bool:

@@ -1,6 +1,5 @@
 """Changes of many labels at once, all or none."""
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
@@ -9,7 +8,7 @@ from sqlalchemy import Connection, Engine, select
 
 from regraft.errors import InvalidRequestError, NotFoundError
 from regraft.files import utc_now
-from regraft.label_rules import check_label, check_note, nfc
+from regraft.label_rules import check_hash, check_label, check_note, nfc
 from regraft.stores.database.engine import one_at_a_time, transaction
 from regraft.stores.database.label_quota import check_quota
 from regraft.stores.database.tables import examples, label_changes, label_history
@@ -19,7 +18,6 @@ from regraft.stores.labels import Labelling, set_labels
 MOST: Final = 10_000
 """Examples of one change."""
 _CHUNK: Final = 1_000
-_HASH: Final = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -138,8 +136,7 @@ def _checked(hashes: Sequence[str]) -> list[str]:
     if not 1 <= len(hashes) <= MOST:
         raise InvalidRequestError(f"sha256: {len(hashes)} hashes; a change is of 1 to {MOST}")
     for name in names:
-        if not _HASH.fullmatch(name):
-            raise InvalidRequestError(f"sha256: {name[:80]!r} is no SHA-256: need 64 characters 0-9 and a-f")
+        check_hash(name)
     return names
 
 

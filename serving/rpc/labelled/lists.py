@@ -1,6 +1,5 @@
 """Lists of labelled pictures, a page at a time, and their thumbnails."""
 
-import re
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
 from functools import partial
@@ -8,7 +7,7 @@ from typing import Final
 
 from regraft.client.message_values import time_text
 from regraft.errors import InvalidRequestError, NotFoundError, OverloadedError
-from regraft.label_rules import nfc
+from regraft.label_rules import check_hash, nfc
 from regraft.stores.examples import ExamplesStore
 from regraft.stores.labelling.listing import OF_PREDICTIONS, Filter, Listed, Order, Place
 from regraft.v1 import examples_pb2 as pb
@@ -23,7 +22,6 @@ from serving.telemetry.call import caller
 _MOST_EXAMPLES: Final = 1_000
 """In one answer."""
 _SIDE_PX: Final = 128
-_HASH: Final = re.compile("[0-9a-f]{64}")
 _ORDERS: Final = {
     pb.ListExamplesRequest.ORDER_UNSPECIFIED: Order.HASH,
     pb.ListExamplesRequest.ORDER_NEWEST: Order.NEWEST,
@@ -85,8 +83,7 @@ class ExampleLists:
         if not 1 <= len(request.sha256) <= MOST:
             raise InvalidRequestError(f"sha256: {len(request.sha256)} hashes; a request names 1 to {MOST}")
         for sha256 in request.sha256:
-            if not _HASH.fullmatch(sha256):
-                raise InvalidRequestError(f"sha256: {sha256[:80]!r} is no SHA-256: need 64 characters 0-9 and a-f")
+            check_hash(sha256)
         name = self._models.resolve(request.name)
         known = await self._threads.database.run(self._known, name, request.sha256)
         found = await self._thumbnails.get([each for each in request.sha256 if each in known], side_px, caller())
