@@ -7,12 +7,14 @@ from tests import environment  # isort: skip - before what reads the environment
 import os
 import sys
 from collections.abc import Generator, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from regraft.files import cache_folder
+from regraft.stores.examples import ExamplesStore, open_examples
 from regraft.stores.models import ModelStore
 from tests.grpc_loop import grpc_loop
 from tests.live_server import LiveServer
@@ -82,6 +84,19 @@ def store(tmp_path: Path) -> ModelStore:
     return store
 
 
+@pytest.fixture
+def empty_store(tmp_path: Path) -> ModelStore:
+    """A store without a model."""
+    return ModelStore(tmp_path / "empty")
+
+
+@pytest.fixture
+def examples(store: ModelStore) -> Iterator[ExamplesStore]:
+    """The examples of ``store``, where a server of it looks."""
+    with closing(open_examples(store.root)) as examples:
+        yield examples
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of an empty database, of each kind in turn."""
@@ -89,6 +104,13 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return f"sqlite:///{tmp_path}/database.sqlite"
     cluster: PostgreSQL = request.getfixturevalue("postgresql")
     return cluster.new_database()
+
+
+@pytest.fixture
+def examples_store(tmp_path: Path, database: str) -> Iterator[ExamplesStore]:
+    """An empty store, its pictures in ``tmp_path / "examples"``."""
+    with closing(ExamplesStore(tmp_path / "examples", database)) as examples:
+        yield examples
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -3,7 +3,6 @@
 import json
 import logging
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
@@ -14,12 +13,6 @@ from serving.threads import Threads
 from tests.live_server import LiveServer
 
 AuditLines: TypeAlias = Callable[[], list[dict[str, Any]]]
-
-
-@pytest.fixture
-def empty_store(tmp_path: Path) -> ModelStore:
-    """A store without a model."""
-    return ModelStore(tmp_path / "empty")
 
 
 @pytest.fixture

@@ -3,15 +3,13 @@
 import os
 import shutil
 import signal
-from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from regraft.label_rules import image_hash
 from regraft.stores.database.engine import open_database, sqlite_url
-from regraft.stores.examples import ExamplesStore, open_examples
+from regraft.stores.examples import ExamplesStore
 from regraft.stores.jobs import JobKind, JobState, LearningPoint, RetrainJob, RetrainJobs
 from regraft.stores.models import ModelStore
 from regraft.stores.recovery import settle_interrupted
@@ -43,12 +41,6 @@ def first_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def store(first_store: Path, tmp_path: Path) -> ModelStore:
     return ModelStore(Path(shutil.copytree(first_store, tmp_path / "models")))
-
-
-@pytest.fixture
-def examples(store: ModelStore) -> Iterator[ExamplesStore]:
-    with closing(open_examples(store.root)) as examples:
-        yield examples
 
 
 def run(store: ModelStore, examples: ExamplesStore, settings: dict[str, object]) -> RetrainJob:

@@ -1,6 +1,5 @@
 """Labelled pictures and their embeddings, in blocks."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +17,6 @@ from tests.training.conftest import COLOUR_KEY, blobs
 from training.head.features import load_features
 
 NEW = picture("red", 900)
-
-
-@pytest.fixture
-def examples(store: ModelStore) -> Iterator[ExamplesStore]:
-    examples = ExamplesStore(store.root / ".examples")
-    yield examples
-    examples.close()
 
 
 def features_of(store: ModelStore) -> Path:

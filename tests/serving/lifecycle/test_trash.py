@@ -1,6 +1,4 @@
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -22,13 +20,6 @@ from tests.regraft.stores.conftest import data
 
 KEY = EmbeddingKey("b" * 64, "i" * 64)
 LATER = timedelta(days=31)
-
-
-@pytest.fixture
-def examples_store(tmp_path: Path, database: str) -> Iterator[ExamplesStore]:
-    """An empty store, its pictures in ``tmp_path / "examples"``."""
-    with closing(ExamplesStore(tmp_path / "examples", database)) as examples:
-        yield examples
 
 
 @pytest.fixture

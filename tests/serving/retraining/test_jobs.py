@@ -3,7 +3,7 @@ import logging
 import os
 import shutil
 import sqlite3
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,7 +16,7 @@ from sqlalchemy import Engine, event
 
 from regraft.errors import NotFoundError, PreconditionError
 from regraft.image.limits import DEFAULT_LIMITS, ImageLimits
-from regraft.stores.examples import ExamplesStore, open_examples
+from regraft.stores.examples import ExamplesStore
 from regraft.stores.jobs import JobKind, JobState, RetrainJob
 from regraft.stores.labels import AddOutcome
 from regraft.stores.models import FEATURES_FILE, ModelStore
@@ -623,12 +623,6 @@ async def test_a_job_that_refused_but_could_not_say_so_is_settled_as_refused(sto
 
         end = s.examples.jobs.get(job.id)
         assert (end.state, end.version, end.message) == (JobState.REFUSED, version, "no better")
-
-
-@pytest.fixture
-def examples(store: ModelStore) -> Iterator[ExamplesStore]:
-    with closing(open_examples(store.root)) as examples:
-        yield examples
 
 
 def test_without_torch_a_training_says_what_to_install(store: ModelStore, examples: ExamplesStore) -> None:

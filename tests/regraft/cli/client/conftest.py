@@ -17,12 +17,6 @@ def live(tmp_path: Path) -> Iterator[LiveServer]:
 
 
 @pytest.fixture
-def empty_store(tmp_path: Path) -> ModelStore:
-    """A store without a model."""
-    return ModelStore(tmp_path / "empty")
-
-
-@pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Two grey pictures and a red one."""
     for label, number in (("grey", 1), ("grey", 2), ("red", 50)):
