@@ -12,7 +12,7 @@ from regraft.stores.examples import ExamplesStore
 from regraft.stores.images import EXAMPLES_FOLDER
 from regraft.stores.jobs import RetrainJob
 from regraft.stores.models import FEATURES_FILE, MODEL_FILE, ModelStore
-from tests.tiny import picture
+from tests.tiny import begin_tiny, picture
 from tests.training.conftest import COLOUR_KEY, colour_challenger, colour_features
 from training.data.dataset import Dataset, LabelledImage
 from training.head.features import Features, load_features
@@ -77,6 +77,13 @@ def open_workshop(root: Path, train: int = 20, holdout: int = 8, labels: tuple[s
     store = ModelStore(root / "models")
     publish(store, first_version(train, holdout, labels), left_out=[], who="tester", why="a test")
     store.move(MODEL, 1, who="tester", why="a test")
+    return Workshop(store, ExamplesStore(store.root / EXAMPLES_FOLDER))
+
+
+def begin_workshop(root: Path) -> Workshop:
+    """Begin a model with the labels red and blue, and without a version."""
+    store = ModelStore(root / "models")
+    begin_tiny(store, MODEL, ("red", "blue"))
     return Workshop(store, ExamplesStore(store.root / EXAMPLES_FOLDER))
 
 

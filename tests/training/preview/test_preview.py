@@ -11,12 +11,10 @@ import pytest
 from regraft.errors import PreconditionError
 from regraft.label_rules import image_hash
 from regraft.stores.examples import ExamplesStore
-from regraft.stores.images import EXAMPLES_FOLDER
 from regraft.stores.labelling.present_names import KnownLabels
 from regraft.stores.models import ModelStore
-from tests.tiny import begin_tiny
 from tests.training.conftest import block, embed, in_a_child
-from tests.training.workshop import MODEL, Workshop, new_pictures, open_workshop
+from tests.training.workshop import MODEL, Workshop, begin_workshop, new_pictures, open_workshop
 from training.preview.preview import curve_of, preview
 from training.versions.ground import read_beginning
 from training.versions.read import read_version
@@ -128,10 +126,7 @@ def test_the_process_answers_in_json_and_never_imports_torch(workshop: Workshop,
 
 @pytest.fixture
 def begun(tmp_path: Path) -> Iterator[Workshop]:
-    """A model that was created with the labels red and blue, and has no version."""
-    store = ModelStore(tmp_path / "models")
-    begin_tiny(store, MODEL, ("red", "blue"))
-    workshop = Workshop(store, ExamplesStore(store.root / EXAMPLES_FOLDER))
+    workshop = begin_workshop(tmp_path)
     yield workshop
     workshop.examples.close()
 

@@ -24,7 +24,7 @@ from regraft.stores.labelling.present_names import KnownLabels
 from regraft.stores.labels import NewExample
 from regraft.stores.models import FEATURES_FILE, MODEL_FILE, REPORT_FILE, REPORT_JSON_FILE, ModelStore
 from regraft.stores.recovery import OUT_OF_MEMORY, job_lock, settle_interrupted
-from tests.tiny import SPEC, begin_tiny, picture
+from tests.tiny import SPEC, picture
 from tests.training.conftest import (
     COLOUR_KEY,
     colour_challenger,
@@ -33,7 +33,7 @@ from tests.training.conftest import (
     in_a_child,
     tiny_session,
 )
-from tests.training.workshop import MODEL, Workshop, first_version, known, new_pictures, open_workshop
+from tests.training.workshop import MODEL, Workshop, begin_workshop, first_version, known, new_pictures, open_workshop
 from training.data.random_crop import Augmentation
 from training.head.additional import Additional
 from training.head.features import load_features
@@ -1225,10 +1225,7 @@ def test_a_job_reports_its_phases_in_order_and_never_goes_back(workshop: Worksho
 
 @pytest.fixture
 def begun(tmp_path: Path) -> Iterator[Workshop]:
-    """A model without a version, that was created with the labels red and blue."""
-    store = ModelStore(tmp_path / "models")
-    begin_tiny(store, MODEL, ("red", "blue"))
-    workshop = Workshop(store, ExamplesStore(store.root / EXAMPLES_FOLDER))
+    workshop = begin_workshop(tmp_path)
     yield workshop
     workshop.examples.close()
 
