@@ -175,7 +175,7 @@ class ExamplesStore:
             StorageError: the disk, the object store or the database refused.
         """
         with storage_errors("cannot keep the pictures"):
-            self._images.check_room([each.file for each in pictures if not self.image_file(each.sha256).exists()])
+            self._images.check_room({each.sha256: each.file for each in pictures})
         kept = KeptOriginals()
         for start in range(0, len(pictures), _BATCH):
             progress("keep", start, len(pictures))

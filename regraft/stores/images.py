@@ -8,7 +8,7 @@
 import errno
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -99,11 +99,14 @@ class ImageFiles(Protocol):
             OSError: it could not be kept.
         """
 
-    def check_room(self, files: Sequence[Path]) -> None:
+    def check_room(self, files: Mapping[str, Path]) -> None:
         """Check that `keep_file` will not fill the disk.
 
+        Args:
+            files: to be kept, by hash.
+
         Raises:
-            OSError: copies of the files would.
+            OSError: copies of those that are not there yet would.
         """
 
 
@@ -180,12 +183,14 @@ class ImageFolder:
             return path.samefile(file)
         return False
 
-    def check_room(self, files: Sequence[Path]) -> None:
+    def check_room(self, files: Mapping[str, Path]) -> None:
         """Check that copies leave some room, where the files cannot be linked."""
         self.root.mkdir(parents=True, exist_ok=True)
         can_link: dict[int, bool] = {}
         need = 0
-        for file in files:
+        for sha256, file in files.items():
+            if self.file(sha256).exists():
+                continue
             with suppress(FileNotFoundError):
                 facts = file.stat()
                 if facts.st_dev not in can_link:
@@ -257,7 +262,7 @@ class ImageBucket:
         self.keep(sha256, data)
         return False
 
-    def check_room(self, files: Sequence[Path]) -> None:
+    def check_room(self, files: Mapping[str, Path]) -> None:
         """Object stores do not fill up."""
 
 

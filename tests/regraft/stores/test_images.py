@@ -87,7 +87,7 @@ def elsewhere(tmp_path: Path) -> Iterator[Path]:
 def test_a_file_of_another_file_system_is_copied(tmp_path: Path, elsewhere: Path) -> None:
     (elsewhere / "a.jpg").write_bytes(DATA)
     files = ImageFolder(tmp_path / "images")
-    files.check_room([elsewhere / "a.jpg", elsewhere / "gone.jpg"])
+    files.check_room({SHA256: elsewhere / "a.jpg", "b" * 64: elsewhere / "gone.jpg"})
 
     assert not files.keep_file(SHA256, elsewhere / "a.jpg", DATA)
     assert files.file(SHA256).read_bytes() == DATA
@@ -98,10 +98,10 @@ def test_copies_that_would_fill_the_disk_are_not_begun(tmp_path: Path, elsewhere
         file.truncate(2**50)
 
     with pytest.raises(OSError, match=r"copies of the pictures take 1073741824 MB, and \d+ MB are free"):
-        ImageFolder(tmp_path / "images").check_room([elsewhere / "huge.jpg"])
+        ImageFolder(tmp_path / "images").check_room({SHA256: elsewhere / "huge.jpg"})
 
     (tmp_path / "link.jpg").write_bytes(DATA)
-    ImageFolder(tmp_path / "images").check_room([tmp_path / "link.jpg", elsewhere / "gone.jpg"])
+    ImageFolder(tmp_path / "images").check_room({SHA256: tmp_path / "link.jpg", "b" * 64: elsewhere / "gone.jpg"})
 
 
 def test_a_picture_can_be_removed_and_kept_again(files: ImageFiles) -> None:
