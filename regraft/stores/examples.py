@@ -10,7 +10,7 @@
     <root>/locks/                   one lock a model, held by its retrain
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -28,13 +28,13 @@ from regraft.stores.database.engine import close_database, database_at, prepare_
 from regraft.stores.embeddings import EmbeddingCache
 from regraft.stores.images import (
     EXAMPLES_FOLDER,
-    EncodedPicture,
     ImageFile,
-    ImageFiles,
     example_images,
     folder_of,
     images_at,
     is_remote,
+    keep_again,
+    keep_all,
 )
 from regraft.stores.jobs import RetrainJobs
 from regraft.stores.labelling.bulk import BulkChanges
@@ -77,7 +77,7 @@ class ExamplesStore:
         self.embeddings = EmbeddingCache(self._engine)
         self.jobs = RetrainJobs(self._engine)
         self.requests = KeptRequests(self._engine, images_at(f"{place}/requests"))
-        self.pool = PicturePool(self._engine, images_at(f"{place}/pictures"), self._keep_all)
+        self.pool = PicturePool(self._engine, images_at(f"{place}/pictures"), self._writers)
         if is_opened:
             self.open()
 
@@ -132,9 +132,11 @@ class ExamplesStore:
         within = [new for new, outcome in zip(batch, foreseen, strict=True) if outcome is not AddOutcome.REJECTED]
         if not within:
             return foreseen
-        self._keep_all(self._images, within)
-        again = partial(self._keep_again, {new.sha256: partial(getattr, new, "data") for new in within})
+        again = partial(
+            keep_again, self._writers, self._images, {new.sha256: partial(getattr, new, "data") for new in within}
+        )
         with storage_errors("cannot keep the image"):
+            keep_all(self._writers, self._images, within)
             recorded = iter(self.labels.record(model, within, caller, hourly_quota, again))
         outcomes = [outcome if outcome is AddOutcome.REJECTED else next(recorded) for outcome in foreseen]
         labelled = {
@@ -143,11 +145,6 @@ class ExamplesStore:
         with suppress(RegraftError):  # nobody sees a labelled one in the pool, and the next opening drops it
             self.pool.remove(model, labelled)
         return outcomes
-
-    def _keep_all(self, images: ImageFiles, batch: Sequence[EncodedPicture]) -> None:
-        # Most of the time goes into waiting for the disk, which may as well be done for several at once.
-        with storage_errors("cannot keep the image"):
-            list(self._writers.map(lambda new: images.keep(new.sha256, new.data), batch))
 
     def keep_originals(
         self,
@@ -183,9 +180,11 @@ class ExamplesStore:
                 tried = [*self._writers.map(self._keep_original, pictures[start : start + _BATCH])]
             batch = [picture for picture, is_linked in tried if is_linked is not None]
             self.embeddings.put(key, {each.sha256: each.embedding for each in batch})
-            keep_again = partial(self._keep_again, {each.sha256: each.file.read_bytes for each in batch})
+            again = partial(
+                keep_again, self._writers, self._images, {each.sha256: each.file.read_bytes for each in batch}
+            )
             with storage_errors("cannot keep the pictures"):
-                recorded = self.originals.record(model, batch, annotator, keep_again, is_live=is_live)
+                recorded = self.originals.record(model, batch, annotator, again, is_live=is_live)
             kept += KeptOriginals(
                 recorded,
                 sum(is_linked is True for _, is_linked in tried),
@@ -236,12 +235,6 @@ class ExamplesStore:
 
     def _unlink(self, hashes: Collection[str]) -> None:
         list(self._writers.map(lambda sha256: self._images.file(sha256).unlink(missing_ok=True), hashes))
-
-    def _keep_again(self, pictures: Mapping[str, Callable[[], bytes]]) -> None:
-        """Keep pictures that were there, and that another model's end took meanwhile; each reads its bytes."""
-        gone = self._writers.map(lambda sha256: "" if self._images.file(sha256).exists() else sha256, pictures)
-        for sha256 in filter(None, gone):
-            self._images.keep(sha256, pictures[sha256]())
 
     def close(self) -> None:
         """Close the database."""

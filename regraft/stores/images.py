@@ -8,7 +8,8 @@
 import errno
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Executor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -118,6 +119,29 @@ def images_at(place: str | Path) -> ImageFiles:
         MissingPackageError: fsspec, or its driver for such URLs, is not installed.
     """
     return ImageBucket(place) if isinstance(place, str) and is_remote(place) else ImageFolder(folder_of(place))
+
+
+def keep_all(writers: Executor, images: ImageFiles, batch: Iterable[EncodedPicture]) -> None:
+    """Keep pictures, several at once: most of the time goes into waiting for the disk.
+
+    Raises:
+        OSError: one could not be kept.
+    """
+    list(writers.map(lambda new: images.keep(new.sha256, new.data), batch))
+
+
+def keep_again(writers: Executor, images: ImageFiles, pictures: Mapping[str, Callable[[], bytes]]) -> None:
+    """Keep pictures that were kept just now, where somebody has removed them since; each reads its bytes.
+
+    Raises:
+        OSError: one could not be kept.
+    """
+
+    def keep_if_gone(sha256: str) -> None:
+        if not images.file(sha256).exists():
+            images.keep(sha256, pictures[sha256]())
+
+    list(writers.map(keep_if_gone, pictures))
 
 
 def example_images(place: str) -> ImageFiles:

@@ -4,10 +4,12 @@ Acknowledged means durable, as for examples; nothing makes room by itself. Whate
 are written before it and removed after it, each time under one lock.
 """
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final, TypeAlias
+from functools import partial
+from typing import Final
 
 import numpy as np
 from sqlalchemy import ColumnElement, Connection, Engine, Select, and_, delete, func, insert, select
@@ -20,9 +22,7 @@ from regraft.model.card import EmbeddingKey
 from regraft.stores.database.engine import one_at_a_time, reading, transaction, unused
 from regraft.stores.database.tables import embeddings, examples, pooled_pictures
 from regraft.stores.embeddings import embedded
-from regraft.stores.images import Bounds, EncodedPicture, ImageFile, ImageFiles
-
-KeepAll: TypeAlias = Callable[[ImageFiles, Sequence[EncodedPicture]], object]
+from regraft.stores.images import Bounds, EncodedPicture, ImageFile, ImageFiles, keep_again, keep_all
 
 _LOCK: Final = "the pool"
 _LISTED: Final = tuple(pooled_pictures.c[name] for name in ("id", "sha256", "size_bytes", "source", "added_at"))
@@ -99,16 +99,11 @@ def pool_used_up(model: str, usage: Usage, bounds: Bounds) -> str:
 class PicturePool:
     """A thread-safe table of pictures without labels, and their bytes."""
 
-    def __init__(
-        self, engine: Engine, images: ImageFiles, keep_all: Callable[[ImageFiles, Sequence[EncodedPicture]], object]
-    ) -> None:
-        """Use the tables of ``engine``, and keep pictures in ``images``.
-
-        ``keep_all`` writes several at once.
-        """
+    def __init__(self, engine: Engine, images: ImageFiles, writers: Executor) -> None:
+        """Use the tables of ``engine``, and let ``writers`` keep pictures in ``images``."""
         self._engine = engine
         self._images = images
-        self._keep_all = keep_all
+        self._writers = writers
 
     def add(self, model: str, batch: Sequence[NewPicture], bounds: Bounds, caller: str = "") -> list[PoolOutcome]:
         """Keep pictures through ``kill -9`` and power cuts.
@@ -130,13 +125,17 @@ class PicturePool:
             new.check()
         with reading(self._engine, "cannot read the pool") as connection:
             foreseen = _judge(connection, model, batch, bounds)
-        self._keep_all(self._images, _those(batch, foreseen, _PROMISED))  # slow, so not under the lock
-        with transaction(self._engine, "cannot keep the pictures") as connection:
+        with storage_errors("cannot keep the image"):
+            keep_all(self._writers, self._images, _those(batch, foreseen, _PROMISED))  # slow, so not under the lock
+        with (
+            storage_errors("cannot keep the image"),
+            transaction(self._engine, "cannot keep the pictures") as connection,
+        ):
             one_at_a_time(connection, _LOCK)
             outcomes = _judge(connection, model, batch, bounds)
             # One that was there may have been removed since, and there may be more room than was foreseen.
-            promised = _those(batch, outcomes, _PROMISED)
-            self._keep_all(self._images, [new for new in promised if not self._images.file(new.sha256).exists()])
+            promised = {new.sha256: partial(getattr, new, "data") for new in _those(batch, outcomes, _PROMISED)}
+            keep_again(self._writers, self._images, promised)
             rows = [
                 {
                     "model": model,
