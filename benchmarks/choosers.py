@@ -1,4 +1,4 @@
-"""Ways to choose the pictures that are labelled next, as the field has them, to compare `suggest` with.
+"""Rivals of `suggest`: published ways to choose pictures to label.
 
 Each takes a `Pool` and a number, and returns rows.
 """
@@ -30,7 +30,9 @@ _C: Final = 0.1
 
 @dataclass(frozen=True, eq=False)
 class Learned:
-    """A head on some labels, as a retrain fits it but for one strength of the penalty and no temperature.
+    """A head on some labels, nearly as a retrain fits it.
+
+    The penalty has one strength, and there is no temperature.
 
     Attributes:
         labels: its K labels.
@@ -56,7 +58,7 @@ class Learned:
 
     @cached_property
     def knowledge(self) -> Knowledge:
-        """What the server would know."""
+        """The knowledge that the server would have."""
         rows = np.arange(len(self.embedding))
         novelty = fit_novelty(self.embedding, self.label_index, 0, rows, rows)
         weight, bias = (np.asarray(each, np.float32) for each in (self.linear.coefficients, self.linear.intercepts))
@@ -98,7 +100,10 @@ class Pool:
         return np.flatnonzero(~self.labelled)
 
     def margin(self) -> FloatArray:
-        """How far ahead the best label is of the second best, of the open rows; at random without a head."""
+        """Return the lead of the best label in open rows.
+
+        It is at random without a head.
+        """
         if self.learned is None:
             return self.random.random(len(self.open)).astype(np.float32)
         return _margin(self.learned.probabilities(self.embedding[self.open]))
@@ -122,12 +127,15 @@ def at_random(pool: Pool, count: int) -> Rows:
 
 
 def least_margin(pool: Pool, count: int) -> Rows:
-    """Choose where the head wavers most between two labels (Scheffer et al., 2001)."""
+    """Choose by the least margin between two labels (Scheffer et al., 2001)."""
     return pool.open[np.argsort(pool.margin(), kind="stable")[:count]]
 
 
 def dropout_margin(pool: Pool, count: int) -> Rows:
-    """Choose likewise by the mean answer with half the embedding dropped, over many draws (after Gal et al., 2017)."""
+    """Choose by the least margin of the mean answer under dropout.
+
+    Half the embedding is dropped, over many draws (after Gal et al., 2017).
+    """
     if pool.learned is None:
         return at_random(pool, count)
     linear, x = pool.learned.linear, pool.embedding[pool.open]
@@ -139,7 +147,7 @@ def dropout_margin(pool: Pool, count: int) -> Rows:
 
 
 def k_centre(pool: Pool, count: int) -> Rows:
-    """Choose what is farthest from all that is labelled or chosen (Sener and Savarese, 2018)."""
+    """Choose the farthest from all labelled or chosen (Sener and Savarese, 2018)."""
     directions, rows = _directions(pool.embedding), pool.open
     known = pool.labelled.copy()
     chosen: list[int] = []
@@ -154,7 +162,7 @@ def k_centre(pool: Pool, count: int) -> Rows:
 
 
 def typiclust(pool: Pool, count: int) -> Rows:
-    """Choose the most typical of the largest clusters without a label (Hacohen et al., 2022)."""
+    """Choose the most typical of large unlabelled clusters (Hacohen et al., 2022)."""
     directions = _directions(pool.embedding)
     cluster = _k_means(directions, min(int(pool.labelled.sum()) + count, _MOST_CLUSTERS), pool.random)
     sizes = np.bincount(cluster).astype(float)
@@ -170,7 +178,10 @@ def typiclust(pool: Pool, count: int) -> Rows:
 
 
 def badge_like(pool: Pool, count: int) -> Rows:
-    """Spread over the gradients of the last layer, long ones first, by k-means++ (Ash et al., "BADGE", 2020)."""
+    """Spread over the gradients of the last layer by k-means++.
+
+    Long ones come first (Ash et al., "BADGE", 2020).
+    """
     if pool.learned is None:
         return at_random(pool, count)
     x = pool.embedding[pool.open]

@@ -1,4 +1,4 @@
-"""A first model from nothing over gRPC alone, and the memory of fifty more on its backbone.
+"""A first model over gRPC alone, and the memory of fifty more.
 
 ``python -m benchmarks.first_model STORE_WITH_BACKBONE FOLDER``, some minutes; a line of figures each. With ``--memory``
 only the second part.
@@ -97,7 +97,7 @@ def main() -> None:
 
 
 def draw(data: Path, seed: int) -> tuple[Pictures, Pictures, Pictures]:
-    """Draw pictures of each class for the beginning, for later, and to ask."""
+    """Draw pictures of each class to begin, to add, and to ask."""
     lot = random.Random(seed)  # noqa: S311 - no secret
     first: list[tuple[Path, str]] = []
     more: list[tuple[Path, str]] = []
@@ -112,7 +112,7 @@ def draw(data: Path, seed: int) -> tuple[Pictures, Pictures, Pictures]:
 
 @contextmanager
 def without_torch(scratch: Path) -> Iterator[None]:
-    """Let no process that is started meanwhile import torch, as with the base install."""
+    """Let no process started meanwhile import torch, as the base install."""
     blocked = scratch / "blocked"
     blocked.mkdir()
     for module in ("torch", "torchvision", "timm", "onnxscript"):
@@ -126,7 +126,7 @@ def without_torch(scratch: Path) -> Iterator[None]:
 
 
 def first_model(store: Path, first: Pictures, more: Pictures, test: Pictures) -> None:
-    """Make a model from nothing, over gRPC, and print the seconds of each step and how often it is right."""
+    """Make a model over gRPC, and print seconds and accuracy."""
     steps = Steps()
     with steps.step("server ready, with a backbone alone"):
         server = ServerProcess(store, range(cpu_budget()))
@@ -196,7 +196,7 @@ def accuracy(client: Client, pictures: Pictures, name: str = NAME) -> float:
 
 
 def train_on_the_same(scratch: Path, pictures: Pictures, test: Pictures) -> float:
-    """Train as a user with a folder would, and return the share of the test pictures that it answers rightly."""
+    """Train as a user with a folder would, and return the accuracy."""
     data = scratch / "data"
     for file, name in pictures:
         (data / name).mkdir(parents=True, exist_ok=True)
@@ -208,7 +208,7 @@ def train_on_the_same(scratch: Path, pictures: Pictures, test: Pictures) -> floa
 
 
 def many_models(store: Path, count: int) -> None:
-    """Make many models on one backbone, and print what each of them costs in memory."""
+    """Make many models on one backbone, and print each one's memory."""
     pictures = [
         (encode_png(noise(number, colour)), f"class {colour}") for colour in range(CLASSES) for number in range(4)
     ]

@@ -1,4 +1,4 @@
-"""Coverage and width of the learning curve's forecasts: label 100 pictures more, and look.
+"""Coverage and width of the learning curve's forecasts.
 
     python -m benchmarks.learning_curve DATA [SEEDS] [SET...]
 
@@ -34,7 +34,7 @@ _LINE: Final = "{:22} {:>6} {:>5} {:>8} {:>7} {:>14} {:>14} {:>8}\n"
 
 @dataclass(frozen=True)
 class Made:
-    """A curve, and what a head fitted on the same labels makes of pictures that nobody labelled."""
+    """A curve, and a head's accuracy on pictures that nobody labelled."""
 
     curve: LearningCurve
     unseen: float
@@ -43,7 +43,7 @@ class Made:
 
 @dataclass(frozen=True)
 class Run:
-    """A forecast and what happened then; accuracies on labelled and on unseen pictures."""
+    """A forecast and its outcome, on labelled and on unseen pictures."""
 
     name: str
     at: int
@@ -54,7 +54,7 @@ class Run:
 
     @property
     def covered(self) -> bool:
-        """Whether the interval holds what was measured."""
+        """True where the interval holds the measured accuracy."""
         return self.forecast.interval[0] <= self.then <= self.forecast.interval[1]
 
     def line(self) -> str:
@@ -67,13 +67,16 @@ class Run:
 
     @property
     def unseen_covered(self) -> bool:
-        """Whether the interval of the gain holds that on unseen pictures."""
+        """True where the gain's interval holds that on unseen pictures."""
         low, high = (end - self.now for end in self.forecast.interval)
         return low <= self.unseen_gain <= high
 
 
 def main(data: str, seeds: str = "20", *names: str) -> None:
-    """Play all runs and print each; then a line for each set and number of labels, and the means."""
+    """Play and print all runs, then their means.
+
+    A line for each set and number of labels.
+    """
     runs: list[Run] = []
     seconds: list[float] = []
     for photographs in embed(Path(data), [each for each in SETS if each.folder in names or not names]):
@@ -111,7 +114,7 @@ def _played(photographs: Photographs, seed: int, seconds: list[float]) -> Iterat
 
 
 def _made(photographs: Photographs, order: list[str], labels: int) -> Made:
-    """Make the curve of the first labels, and ask a head for all others."""
+    """Make the curve of the first labels, and measure on all others."""
     features, others = _features(photographs, order[:labels]), _features(photographs, order[labels:])
     fitted = fit(features)
     began_s = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Milliseconds of the first page of a server's examples, in every order, and what predictions cost.
+"""Milliseconds of pages of examples, and the cost of predictions.
 
     python -m benchmarks.list_examples [--examples 50000] [--size 1280] [--classes 10] [--page 100]
 

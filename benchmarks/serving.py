@@ -75,7 +75,7 @@ class Arena:
         return run_bench(settings)
 
     def served_over_http(self, concurrency: int) -> float:
-        """Let so many clients send raw pictures over HTTP for one window; return the rate."""
+        """Return the rate of so many clients over HTTP, for one window."""
         path = f"/v1/models/{self.name}/classify"
         return rate_over_http(self.server.http_port, path, photo(*SIZE), concurrency, WINDOW_S, warm_up_s=0.3)
 

@@ -1,4 +1,4 @@
-"""Accuracy against labels: those that `suggest` asks for, and as many at random.
+"""Accuracy against labels that `suggest` asks for, or at random.
 
 ``python -m benchmarks.suggestions DATA [PLOT.png] [CHOOSER...]``; DATA has flower_photos and neu_surface_defects. All
 pictures but a quarter of each class, drawn anew for every seed, lie in a pool without labels. Round after round the
@@ -83,7 +83,7 @@ class Problem:
         )
 
     def learn(self, rows: Sequence[int]) -> Learned | None:
-        """Fit a head on labelled rows; None while there are no two classes to tell apart."""
+        """Fit a head on labelled rows; None with fewer than two classes."""
         given = [self.label[self.names[row]] for row in rows]
         counts = {label: given.count(label) for label in sorted(set(given))}
         labels = tuple(label for label, count in counts.items() if count >= _FEWEST)
@@ -121,13 +121,13 @@ def play(problem: Problem, choose: Chooser, seed: int) -> list[float]:
 
 
 def labels_to_reach(curve: npt.NDArray[np.float64], accuracy: float) -> int | None:
-    """Return after how many labels a curve reaches an accuracy, for good or not."""
+    """Return the labels with which a curve first reaches an accuracy."""
     reached = np.flatnonzero(curve >= accuracy)
     return BATCH * (int(reached[0]) + 1) if len(reached) else None
 
 
 def table_of(name: str, curves: dict[str, _Curves]) -> Table:
-    """Return the accuracies after so many labels: mean over the seeds, and their standard deviation."""
+    """Return the accuracies by labels, mean and standard deviation over seeds."""
     aim = curves["at random"].mean(axis=0)[TARGET // BATCH - 1]
     columns = (*(str(number) for number in SHOWN), f"labels to {100 * aim:.1f} %", "worst against random")
     table = Table("chosen", *columns, title=f"{name}, {SEEDS} seeds: accuracy in % after so many labels")
@@ -140,7 +140,10 @@ def table_of(name: str, curves: dict[str, _Curves]) -> Table:
 
 
 def plot(found: dict[str, dict[str, _Curves]], path: Path) -> None:
-    """Draw accuracy against labels, a band of one standard deviation around random and suggest."""
+    """Draw accuracy against labels.
+
+    A band of one standard deviation is around random and suggest.
+    """
     import matplotlib as mpl  # noqa: PLC0415 - only where a plot is asked for
 
     mpl.use("agg")

@@ -47,13 +47,16 @@ def picture_to_dict(message: Message) -> dict[str, Any]:
 
 
 def _plain(message: Any, fields: dict[str, Any]) -> dict[str, Any]:  # noqa: ANN401 - a descriptor: protobuf has two classes
-    """Return the fields of a message with each value as the commands print it."""
+    """Return the fields of a message as the commands print them."""
     unset_times = {field.name: "" for field in message.fields if _is_time(field) and not field.is_repeated}
     return {**unset_times, **{key: _value(message.fields_by_name[key], value) for key, value in fields.items()}}
 
 
 def _value(field: Any, value: Any) -> Any:  # noqa: ANN401 - a descriptor, likewise; JSON
-    """Undo protobuf's habits: 64-bit integers as text, times with Z, enum values with their enum's name."""
+    """Undo protobuf's habits in a value.
+
+    They are 64-bit integers as text, times with Z, and enum values with their enum's name.
+    """
     if isinstance(value, list):
         return [_value(field, item) for item in value]
     if isinstance(value, dict):

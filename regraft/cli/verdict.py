@@ -64,7 +64,7 @@ def _bound(entry: pb.Verdict | pb.ClassVerdict | pb.SliceVerdict) -> str:
 
 
 def show_verdict(verdict: pb.Verdict) -> None:
-    """Show champion and challenger on the holdout, or the evidence on a first version."""
+    """Show the comparison on the holdout, or a first version's evidence."""
     if verdict.HasField("first"):
         _show_first(verdict.first)
     else:

@@ -6,7 +6,7 @@ from regraft.v1 import models_pb2
 
 
 def backbone_message(backbone: StoredBackbone, picture_ms: float | None = None) -> models_pb2.Backbone:
-    """Return the message of a stored backbone, with the time that a server measured."""
+    """Return the message of a stored backbone, with a measured time."""
     published = backbone.published
     return models_pb2.Backbone(
         name=backbone.name,

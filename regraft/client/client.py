@@ -191,7 +191,10 @@ class Client:
     def classify_batch(
         self, images: Iterable[bytes], *, name: str = "", top_k: int = 0
     ) -> list[classifier_pb2.ClassifyOutcome]:
-        """Classify up to 256 encoded pictures in one message; each answer may be an error."""
+        """Classify up to 256 encoded pictures in one message.
+
+        Each answer may be an error.
+        """
         requests = [classifier_pb2.ClassifyRequest(image=image, name=name, top_k=top_k) for image in images]
         batch = classifier_pb2.BatchClassifyRequest(requests=requests)
         response: classifier_pb2.BatchClassifyResponse = self._ask(self._classifier.BatchClassify, batch)
@@ -237,7 +240,10 @@ class Client:
     def send_pictures(
         self, requests: Iterable[pictures_pb2.AddPicturesRequest]
     ) -> Iterator[pictures_pb2.AddPicturesResponse]:
-        """Send pictures without labels; ACCEPTED and DUPLICATE are promises. Errors as `send_examples`."""
+        """Send pictures without labels; ACCEPTED and DUPLICATE are promises.
+
+        Errors as `send_examples`.
+        """
         yield from self._exchange(self._pictures.AddPictures, requests)
 
     def add_pictures_batch(
@@ -251,14 +257,20 @@ class Client:
     def list_pictures(
         self, *, name: str = "", with_images: bool = False, page_size: int = 0, page_token: str = ""
     ) -> Iterator[pictures_pb2.ListPicturesResponse]:
-        """Yield pages of the pictures without labels, newest first; each page tells how many there are."""
+        """Yield pages of the pictures without labels, newest first.
+
+        Each page tells how many there are.
+        """
         request = pictures_pb2.ListPicturesRequest(
             name=name, with_images=with_images, page_size=page_size, page_token=page_token
         )
         yield from self._pages(self._pictures.ListPictures, request)
 
     def remove_pictures(self, hashes: Iterable[str], *, name: str = "") -> list[str]:
-        """Remove pictures without labels for good; return the hashes of those that were there."""
+        """Remove pictures without labels for good.
+
+        Return the hashes of those that were there.
+        """
         request = pictures_pb2.RemovePicturesRequest(name=name, sha256=hashes)
         return list(self._ask(self._pictures.RemovePictures, request).sha256)
 
@@ -271,13 +283,19 @@ class Client:
             yield from page.examples
 
     def example_pages(self, **conditions: Any) -> Iterator[examples_pb2.ListExamplesResponse]:  # noqa: ANN401 - as above
-        """Yield pages of examples, each saying how many predictions are still to be made; as `list_examples`."""
+        """Yield pages of examples, as `list_examples`.
+
+        Each says how many predictions are still to be made.
+        """
         yield from self._pages(self._examples.ListExamples, examples_pb2.ListExamplesRequest(**conditions))
 
     def thumbnails(
         self, hashes: Iterable[str], *, name: str = "", side_px: int = 0
     ) -> dict[str, bytes | classifier_pb2.PictureError]:
-        """Return small JPEGs of up to 256 examples by hash, and what is wrong with those that have none."""
+        """Return small JPEGs of up to 256 examples by hash.
+
+        Those that have none are there with what is wrong.
+        """
         request = examples_pb2.GetThumbnailsRequest(name=name, sha256=hashes, side_px=side_px)
         found = self._ask(self._examples.GetThumbnails, request).thumbnails
         return {each.sha256: each.error if each.HasField("error") else each.image for each in found}
@@ -383,7 +401,7 @@ class Client:
     def neighbours(
         self, *, image: bytes = b"", sha256: str = "", name: str = "", count: int = 0
     ) -> examples_pb2.NeighboursResponse:
-        """Return the labelled pictures most like one, by its bytes or its hash."""
+        """Return the labelled pictures most like one, given bytes or hash."""
         request = examples_pb2.NeighboursRequest(name=name, image=image, sha256=sha256, count=count)
         found: examples_pb2.NeighboursResponse = self._ask(self._examples.Neighbours, request)
         return found
@@ -396,7 +414,10 @@ class Client:
     def explain(
         self, *, image: bytes = b"", sha256: str = "", label: str = "", name: str = ""
     ) -> examples_pb2.ExplainResponse:
-        """Return where the network looked, in a picture by its bytes or its hash."""
+        """Explain the answer to a picture, given its bytes or hash.
+
+        The explanation is where the network looked.
+        """
         request = examples_pb2.ExplainRequest(name=name, image=image, sha256=sha256, label=label)
         explained: examples_pb2.ExplainResponse = self._ask(self._examples.Explain, request, self._look_s)
         return explained
@@ -452,7 +473,7 @@ class Client:
         requested_by: str = "",
         **limits: float | None,
     ) -> retraining_pb2.RetrainJob:
-        """Start a job that trains backbone and head on all pictures of a model.
+        """Start a job that trains backbone and head on all pictures.
 
         Args:
             name: the model.
@@ -483,7 +504,10 @@ class Client:
         return job
 
     def watch_job(self, job_id: str) -> Iterator[retraining_pb2.RetrainJob]:
-        """Yield a job whenever it changes, to its final state; each has all points of its curve so far."""
+        """Yield a job whenever it changes, to its final state.
+
+        Each has all points of its curve so far.
+        """
         points: list[retraining_pb2.LearningPoint] = []
         with self._errors():
             for answer in self._retraining.WatchRetrainJob(retraining_pb2.WatchRetrainJobRequest(id=job_id)):
@@ -510,12 +534,15 @@ class Client:
         return job
 
     def list_models(self, *, show_deleted: bool = False) -> list[models_pb2.Model]:
-        """Return every model of the server's store, those in the trash if asked for."""
+        """Return every model of the store, those in the trash if asked."""
         pages = self._pages(self._models.ListModels, models_pb2.ListModelsRequest(show_deleted=show_deleted))
         return [model for page in pages for model in page.models]
 
     def list_backbones(self, *, show_addable: bool = False) -> list[models_pb2.Backbone]:
-        """Return the backbones that a model can begin with, and those that torch could add there if asked for."""
+        """Return the backbones that a model can begin with.
+
+        With ``show_addable`` also those that torch could add there.
+        """
         request = models_pb2.ListBackbonesRequest(show_addable=show_addable)
         return [backbone for page in self._pages(self._models.ListBackbones, request) for backbone in page.backbones]
 
@@ -632,7 +659,7 @@ class Client:
         return response
 
     def get_report(self, version: int = 0, *, name: str = "", as_json: bool = False) -> bytes:
-        """Return the report of a version, HTML or JSON; 0 is the champion."""
+        """Return the report of a version (0: the champion), HTML or JSON."""
         form = reports_pb2.REPORT_FORMAT_JSON if as_json else reports_pb2.REPORT_FORMAT_HTML
         request = reports_pb2.GetReportRequest(name=name, version=version, format=form)
         with self._errors():
@@ -641,7 +668,7 @@ class Client:
     def export(
         self, version: int = 0, *, name: str = "", to: str = "onnx", cpu: str = "", max_drop: float | None = None
     ) -> Iterator[exports_pb2.ExportResponse]:
-        """Yield the progress of an export, its result, then the bytes of its zip.
+        """Yield an export's progress, its result, then its zip's bytes.
 
         Args:
             version: which; 0 is the champion.
@@ -673,7 +700,7 @@ class Client:
         answer: str = "",
         pictures: int = 0,
     ) -> reports_pb2.GetConfusionResponse:
-        """Return the confusion of a version on its holdout, with the cells of all pages.
+        """Return the confusion of a version on its holdout, all pages joined.
 
         Args:
             version: which; 0 is the champion.

@@ -33,5 +33,5 @@ def word_of(enum: EnumTypeWrapper, value: int) -> str:
 
 
 def bare_name(enum: EnumDescriptor, name: str) -> str:
-    """Strip a value's name of its enum's, which all values of one begin with."""
+    """Strip the name of a value of its enum's name."""
     return name.removeprefix(enum.values_by_number[0].name.removesuffix(_ZERO))

@@ -134,7 +134,7 @@ class Upload(ABC, Generic[FileT, AnswerT]):
                 yield request
 
     def _foreseen(self) -> AnswerT | None:
-        """Return the answer that all further pictures would get, if that is known."""
+        """Return the answer that all further pictures get, if known."""
         return None
 
     def _check_size(self, size_bytes: int) -> None:
@@ -191,7 +191,10 @@ class LabelledUpload(Upload[LabelledFile, retraining_pb2.AddExamplesResponse]):
 
 
 class UnlabelledUpload(Upload[UnlabelledFile, pictures_pb2.AddPicturesResponse]):
-    """An upload of pictures without labels; the first for which there is no room ends it."""
+    """An upload of pictures without labels.
+
+    The first for which there is no room ends it.
+    """
 
     _outcomes = _OF_UNLABELLED
 

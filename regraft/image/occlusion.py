@@ -21,7 +21,10 @@ Heat = npt.NDArray[np.float32]
 
 
 def hidden_in_turn(crop: Crop) -> list[Crop]:
-    """Return copies of a crop [P, P, 3], a window of each hidden, line by line."""
+    """Copy a crop [P, P, 3] with each window hidden.
+
+    The windows go line by line.
+    """
     return [_without(crop, window) for window in _windows(crop.shape[0])]
 
 

@@ -175,10 +175,10 @@ def graft(backbone: onnx.ModelProto, head: Head, card: ModelCard) -> onnx.ModelP
 
 
 def graft_blank(backbone: onnx.ModelProto) -> onnx.ModelProto:
-    """Put a head of zeros with one label onto a backbone, without a card.
+    """Put a head of zeros onto a backbone, without a card.
 
-    A session on it embeds for models that have no head yet, and later takes the heads that it is fed, as one on the
-    file of a version with that backbone does.
+    It has one label. A session on it embeds for models that have no head yet, and later takes the heads that it is
+    fed, as one on the file of a version with that backbone does.
 
     Raises:
         ArtifactError: it is no backbone.

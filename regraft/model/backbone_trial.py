@@ -1,4 +1,4 @@
-"""Trial of a foreign backbone, in a process with little memory and time.
+"""Trial of a foreign backbone in a child with narrow limits.
 
 A graph is a program. A few hundred bytes of it can ask for terabytes, or never end; and what parses and optimises it
 is native code. So a file from elsewhere is first read and run in a child, which the kernel ends when it wants too much.
@@ -34,7 +34,7 @@ _IN_FULL: Final = 500
 
 
 def try_backbone(data: bytes, cpu_s: int = _CPU_S) -> None:
-    """Run `examine` in a child process, which the kernel ends beyond its limits.
+    """Run `examine` in a child, which the kernel ends beyond limits.
 
     Args:
         data: of an ONNX file.

@@ -309,7 +309,7 @@ def parse_card(text: str) -> ModelCard:
 
 
 def missing_image_field(fields: Mapping[str, Any]) -> str:
-    """Return a field that the image spec of a card lacks, or nothing.
+    """Find a field that a card's image spec lacks; empty if none.
 
     The spec's defaults are for those who make models, not for those who read them.
     """

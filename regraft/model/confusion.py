@@ -1,4 +1,7 @@
-"""Confusion of a version on its holdout: the answers of its head on stored embeddings."""
+"""Confusion of a version on its holdout.
+
+The answers are those of its head on stored embeddings.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,7 +30,7 @@ class Cell:
 
     @property
     def is_mistake(self) -> bool:
-        """Whether the answer is not the label."""
+        """True where the answer is not the label."""
         return self.answer != self.label
 
 

@@ -1,4 +1,4 @@
-"""Pictures that a head was fitted on, with answers of heads that were not.
+"""Pictures that a head was fitted on, with out-of-fold answers.
 
 A version keeps them in its features file. What a head answers on pictures that it was fitted on is surer of their
 labels than it should be; the answers kept are out of fold, of heads that had not seen the picture.
@@ -68,7 +68,7 @@ class FittedPictures:
             raise ArtifactError(f"{path}: cannot read the pictures of the fit ({error})") from error
 
     def rows(self, hashes: Sequence[str]) -> _Indices:
-        """Return the row [m] of each picture, -1 of those that are not there."""
+        """Return the row [m] of each picture, -1 where it is absent."""
         wanted = np.array(hashes, "S64")
         rows = np.minimum(np.searchsorted(self.sha256, wanted), max(len(self.sha256) - 1, 0))
         if not len(self.sha256):

@@ -145,7 +145,7 @@ def open_session(
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Tell whether a run failed for want of memory, on a CPU or a GPU."""
+    """Tell whether a run failed for want of memory, anywhere."""
     return _NO_MEMORY in str(error)
 
 

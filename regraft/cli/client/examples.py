@@ -33,7 +33,7 @@ class Order(StrEnum):
 
 
 class Outcome(StrEnum):
-    """What the served version makes of a label."""
+    """Verdict of the served version on a label."""
 
     RIGHT = "right"
     WRONG = "wrong"
@@ -119,7 +119,7 @@ def list_examples(
 
 
 def _value(enum: EnumTypeWrapper, prefix: str, word: str | None) -> int:
-    """Return the value of an enum that a word names; 0 for none."""
+    """Return the value that a word names; 0 for none."""
     return enum.Value(f"{prefix}_{word.replace('-', '_').upper()}") if word else 0
 
 

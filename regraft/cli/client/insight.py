@@ -112,7 +112,7 @@ def explain(
 
 
 def _named(picture: str) -> tuple[bytes, str]:
-    """Return the bytes of a file, or else what may be a hash."""
+    """Return the bytes of a file, or else a hash."""
     if Path(picture).is_file():
         return Path(picture).read_bytes(), ""
     if not picture.isalnum():
@@ -121,7 +121,7 @@ def _named(picture: str) -> tuple[bytes, str]:
 
 
 def _drawn(points: Sequence[examples_pb2.MapResponse.Point]) -> Iterator[str]:
-    """Yield the lines of a plot, the commonest label of each place in it."""
+    """Yield the lines of a plot of each place's commonest label."""
     if not points:
         return
     left, right = min(point.x for point in points), max(point.x for point in points)

@@ -41,7 +41,7 @@ def label(
 
 
 def _pictures(path: Path | None, label: str, request: str, sha256: str) -> LabelledFiles:
-    """Return the pictures of a path, or the one that the server has."""
+    """Return the pictures of a path, or one of the server's."""
     if request or sha256:
         if path or not label or (request and sha256):
             raise InvalidRequestError("--request or --sha256: one of them, with --label and no path")

@@ -39,7 +39,7 @@ def relabel_many(
 
 @asks_a_server
 def remove_many(server: Connection, hashes: _Hashes, why: _Why = "", name: Name = "", as_json: Json = False) -> None:
-    """Take up to 10,000 examples out of training: all of them or none."""
+    """Take up to 10,000 examples out of training: all or none."""
     wanted = _read(hashes)
     with Client(server) as client:
         _show(client.remove_examples(wanted, name=name, why=why, annotator=user_name()), "are removed", as_json)

@@ -1,4 +1,7 @@
-"""The commands ``regraft models`` that ask a server: ``list``, ``show``, ``create``, ``promote`` and others."""
+"""The commands ``regraft models`` that ask a server.
+
+They are ``list``, ``show``, ``create``, ``promote`` and others.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final

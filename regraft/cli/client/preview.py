@@ -79,7 +79,7 @@ def _show_classes(seen: retraining_pb2.Preview) -> None:
 
 
 def _show_mistakes(seen: retraining_pb2.Preview) -> None:
-    """Show the cells beside the diagonal, the largest first, with a picture of each."""
+    """Show the largest cells beside the diagonal, with a picture each."""
     wrong = [cell for cell in seen.cells if cell.label != cell.answer]
     if not wrong:
         return

@@ -91,7 +91,7 @@ def _train(
 
 
 def _follow(client: Client, job: retraining_pb2.RetrainJob, *, wait: bool, as_json: bool) -> None:
-    """Show a job that was started, to its end if that is waited for."""
+    """Show a job that was started, waiting for its end if asked."""
     if wait:
         job = _end_of(client, job.id)
     if as_json:
@@ -105,7 +105,7 @@ def _follow(client: Client, job: retraining_pb2.RetrainJob, *, wait: bool, as_js
 
 
 def _end_of(client: Client, job_id: str) -> retraining_pb2.RetrainJob:
-    """Return a job as it ends, telling its progress and its curve until then."""
+    """Follow a job to its end, telling its progress and curve."""
     job, told = retraining_pb2.RetrainJob(id=job_id), -1
     with terminal.progress_bars() as progress:
         for job in client.watch_job(job_id):
