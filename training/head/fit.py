@@ -7,7 +7,7 @@ arrival: rows come ordered by hash, folds are a function of it and the seed, and
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 from scipy.optimize import minimize_scalar
@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 
 from regraft.machine import cpu_budget
 from regraft.model.artifact import FloatArray, Head
-from regraft.model.card import ModelCard, NoveltyMethod
+from regraft.model.card import NoveltyMethod
 from regraft.progress import Progress, silent
 from training.head.additional import Additional
 from training.head.balance import Balance, class_weights
@@ -168,21 +168,30 @@ def fit(
     )
 
 
+class FittedLike(Protocol):
+    """Seed and settings that a head is fitted by: a card's, or those of what a retrain builds on."""
+
+    @property
+    def seed(self) -> int: ...  # noqa: D102
+    @property
+    def settings(self) -> Mapping[str, Any]: ...  # noqa: D102
+
+
 def refit(
-    card: ModelCard,
+    like: FittedLike,
     features: Features,
     additional: Additional | None,
     progress: Progress = silent,
     *,
     missing: Mapping[str, int] | None = None,
 ) -> FittedHead:
-    """Fit a head by the seed and settings of a card; see `fit`.
+    """Fit a head by the seed and settings of another; see `fit`.
 
-    ``missing`` are as many as the card says, unless given.
+    ``missing`` are as many as the settings say, unless given.
     """
-    balance = card.settings.get("balance", "auto")
-    missing = card.settings.get("missing") if missing is None else missing
-    return fit(features, progress, seed=card.seed, balance=balance, additional=additional, missing=missing)
+    balance = like.settings.get("balance", "auto")
+    missing = like.settings.get("missing") if missing is None else missing
+    return fit(features, progress, seed=like.seed, balance=balance, additional=additional, missing=missing)
 
 
 def _joined(embedding: FloatArray, learned: Index, additional: FloatArray) -> tuple[FloatArray, Index]:

@@ -19,16 +19,16 @@ from regraft.progress import silent
 from regraft.stores.examples import ExamplesStore
 from regraft.stores.models import ModelStore
 from training.evaluation.curve.curve import learning_curve
-from training.evaluation.findings import LearningCurve
+from training.evaluation.findings import Findings, LearningCurve
 from training.evaluation.metrics import measure
 from training.gate.verdict import SuspectLabel, Verdict
 from training.head.features import Features
-from training.head.fit import FittedHead, fit, refit
-from training.retrain.data import NOT_EMBEDDED, RetrainData, gather
+from training.head.fit import FittedHead
+from training.retrain.data import NOT_EMBEDDED, RetrainData, fit_on, gather
 from training.retrain.evidence import Terms, anchor_of, judge_first_version, judge_retrained
 from training.retrain.quarantine import Quarantined, suspects_among, unseen_answers
-from training.versions.ground import Ground, NoVersion, read_beginning
-from training.versions.read import StoredVersion, first_labels, read_champion
+from training.versions.ground import Ground, NoVersion, read_ground
+from training.versions.read import first_labels
 
 MOST_HASHES: Final = 200
 """Of one cell; a page shows no more."""
@@ -107,50 +107,34 @@ def preview(store: ModelStore, examples: ExamplesStore, model: str) -> Preview:
         ArtifactError: the champion is damaged.
         StorageError: the examples cannot be read.
     """
-    if store.champion(model) is None:
-        return _preview_of_first(store, examples, model)
-    champion = read_champion(store, model, examples.label_changes)
-    data = gather(champion, examples, model, silent, only_look=True)
-    fitted = _refit(champion, data)
-    suspects = suspects_among(
-        champion, data, fitted, examples, model, first_labels(store, model, examples.label_changes)
-    )
+    ground = read_ground(store, model, examples.label_changes)
+    data = gather(ground, examples, model, silent, only_look=True)
+    fitted = fit_on(ground, data)
+    if isinstance(ground, NoVersion):
+        findings = judge_first_version(ground, data, fitted, store.golden(model), GateLimits())
+        return _told(ground, data, fitted, findings, ())
+    first = first_labels(store, model, examples.label_changes)
+    suspects = suspects_among(ground, data, fitted, examples, model, first)
     if suspects:
         data = _without(data, suspects)
-        fitted = _refit(champion, data)
-    anchor = anchor_of(champion, store, examples, model, data.features)
+        fitted = fit_on(ground, data)
+    anchor = anchor_of(ground, store, examples, model, data.features)
     in_all = len(examples.labels.in_force(model, quarantined=True)) + len(suspects)
     terms = Terms(quarantined=Quarantined(suspects, in_all), anchor=anchor)
-    verdict = judge_retrained(champion, data, fitted, store.golden(model), terms).verdict
-    assert verdict is not None  # it was judged just now
-    return _told(champion.version, data, fitted, verdict, suspects, _curve(champion, data, fitted.choices["c"]))
-
-
-def _preview_of_first(store: ModelStore, examples: ExamplesStore, model: str) -> Preview:
-    """Fit and judge the first version of a model that has none."""
-    base = read_beginning(store, model, examples.label_changes)
-    data = gather(base, examples, model, silent, only_look=True)
-    fitted = _fit_first(base, data)
-    verdict = judge_first_version(base, data, fitted, store.golden(model), GateLimits()).verdict
-    assert verdict is not None  # it was judged just now
-    return _told(base.version, data, fitted, verdict, (), _curve(base, data, fitted.choices["c"]))
+    return _told(ground, data, fitted, judge_retrained(ground, data, fitted, store.golden(model), terms), suspects)
 
 
 def _told(
-    champion: int,
-    data: RetrainData,
-    fitted: FittedHead,
-    verdict: Verdict,
-    suspects: Sequence[SuspectLabel],
-    curve: LearningCurve,
+    ground: Ground, data: RetrainData, fitted: FittedHead, findings: Findings, suspects: Sequence[SuspectLabel]
 ) -> Preview:
     """Sum up a head and the data that it was fitted on."""
-    features = data.features
+    features, verdict = data.features, findings.verdict
+    assert verdict is not None  # it was judged just now
     answers, judged = unseen_answers(features, fitted)
     metrics = _measured(features, answers, judged)
     assert metrics is not None  # a head is fitted on pictures
     return Preview(
-        champion=champion,
+        champion=ground.version,
         labels=features.labels,
         train_images=int((~features.is_holdout).sum()),
         holdout_images=int(features.is_holdout.sum()),
@@ -162,7 +146,7 @@ def _told(
         suspects=tuple(suspects[:_MOST_SUSPECTS]),
         verdict=verdict,
         remarks=data.remarks,
-        learning_curve=curve,
+        learning_curve=_curve(ground, data, fitted.choices["c"]),
     )
 
 
@@ -174,26 +158,14 @@ def curve_of(store: ModelStore, examples: ExamplesStore, model: str) -> Learning
         ArtifactError: the champion is damaged.
         StorageError: the examples cannot be read.
     """
-    if store.champion(model) is None:
-        base = read_beginning(store, model, examples.label_changes)
-        data = gather(base, examples, model, silent, only_look=True)
-        return _curve(base, data, _fit_first(base, data).choices["c"])
-    champion = read_champion(store, model, examples.label_changes)
-    data = gather(champion, examples, model, silent, only_look=True)
-    return _curve(champion, data, champion.artifact.card.settings.get("c") or _refit(champion, data).choices["c"])
+    ground = read_ground(store, model, examples.label_changes)
+    data = gather(ground, examples, model, silent, only_look=True)
+    return _curve(ground, data, ground.settings.get("c") or fit_on(ground, data).choices["c"])
 
 
 def _curve(ground: Ground, data: RetrainData, c: float) -> LearningCurve:
     balance = ground.settings.get("balance", "auto")
     return learning_curve(data.features, float(c), seed=ground.seed, balance=balance)
-
-
-def _fit_first(base: NoVersion, data: RetrainData) -> FittedHead:
-    return fit(data.features, seed=base.seed, balance=base.settings["balance"])
-
-
-def _refit(champion: StoredVersion, data: RetrainData) -> FittedHead:
-    return refit(champion.artifact.card, data.features, data.additional, missing=data.missing)
 
 
 def _without(data: RetrainData, suspects: Sequence[SuspectLabel]) -> RetrainData:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from regraft.errors import PreconditionError
 from regraft.model.artifact import FloatArray
-from regraft.progress import Progress
+from regraft.progress import Progress, silent
 from regraft.stores.examples import ExamplesStore
 from regraft.stores.images import ImageFile
 from regraft.stores.labels import Example
@@ -19,6 +19,7 @@ from regraft.stores.originals import FIRST_SOURCE
 from training.gate.verdict import SuspectLabel
 from training.head.additional import Additional
 from training.head.features import Features, assemble
+from training.head.fit import FittedHead, refit
 from training.head.views import augmentation_of, embed_views
 from training.retrain.classes import FEWEST, Classes, in_order_of, refuse_unseen, settle_classes
 from training.retrain.near_copies import near_copies
@@ -260,6 +261,11 @@ def gather(
         quarantined,
         quarantined.missing(_read_as(champion, quarantined, wrong)) if quarantined.sha256 else {},
     )
+
+
+def fit_on(ground: Ground, data: RetrainData, progress: Progress = silent) -> FittedHead:
+    """Fit the head of a retrain, by the seed and settings of what it builds on."""
+    return refit(ground, data.features, data.additional, progress, missing=data.missing)
 
 
 def _quarantined_rows(champion: Ground, examples: ExamplesStore, model: str, features: Features) -> QuarantinedRows:

@@ -23,17 +23,17 @@ from training.evaluation.diagnose import thumbnails
 from training.evaluation.findings import Findings
 from training.gate.anchor import Anchor
 from training.head.features import Features
-from training.head.fit import FittedHead, fit, refit
+from training.head.fit import FittedHead
 from training.job_progress import JobProgress
-from training.retrain.data import RetrainData, gather, rows_of
+from training.retrain.data import RetrainData, fit_on, gather, rows_of
 from training.retrain.evidence import Terms, anchor_of, answered_rightly, judge_first_version, judge_retrained
 from training.retrain.outcome import Published, conclude, published_before, reason, who
 from training.retrain.quarantine import Quarantined, quarantine
 from training.retrain.resource_limits import limited
 from training.strategies.provenance import network_of
-from training.versions.ground import read_beginning
+from training.versions.ground import NoVersion, read_ground
 from training.versions.publish import Challenger, Provenance, build, prove_on_files, publish
-from training.versions.read import StoredVersion, first_labels, read_champion
+from training.versions.read import StoredVersion, first_labels
 
 MINUTES: Final = 60.0
 _PHASES: Final = {
@@ -94,15 +94,15 @@ def _retrain(store: ModelStore, examples: ExamplesStore, job: RetrainJob) -> Non
     if published := published_before(store, job):  # by a first attempt, which was interrupted before the promotion
         conclude(store, examples, job, published)
         return
-    if store.champion(job.model) is None:
-        _make_first(store, examples, job, progress)
+    champion = read_ground(store, job.model, examples.label_changes)
+    if isinstance(champion, NoVersion):
+        _make_first(champion, store, examples, job, progress)
         return
-    champion = read_champion(store, job.model, examples.label_changes)
     examples.jobs.report(job.id, "read", 0.0, f"competing with version {champion.version}", champion=champion.version)
     data = gather(champion, examples, job.model, progress)
     if _finish_without_news(champion, data, examples, job):
         return
-    fitted = refit(champion.artifact.card, data.features, data.additional, progress, missing=data.missing)
+    fitted = fit_on(champion, data, progress)
     progress("check", 0, 1)
     if wrong := quarantine(
         champion, data, fitted, examples, job.model, first_labels(store, job.model, examples.label_changes)
@@ -110,9 +110,7 @@ def _retrain(store: ModelStore, examples: ExamplesStore, job: RetrainJob) -> Non
         data = gather(champion, examples, job.model, progress.as_phase("check"), wrong)
         if _finish_without_news(champion, data, examples, job):
             return
-        fitted = refit(
-            champion.artifact.card, data.features, data.additional, progress.as_phase("check"), missing=data.missing
-        )
+        fitted = fit_on(champion, data, progress.as_phase("check"))
     progress("judge", 0, 1)
     quarantined = Quarantined(wrong, len(examples.labels.in_force(job.model, quarantined=True)))
     anchor = anchor_of(champion, store, examples, job.model, data.features)
@@ -125,11 +123,12 @@ def _retrain(store: ModelStore, examples: ExamplesStore, job: RetrainJob) -> Non
     conclude(store, examples, job, _publish(store, examples, job, challenger, data, findings))
 
 
-def _make_first(store: ModelStore, examples: ExamplesStore, job: RetrainJob, progress: JobProgress) -> None:
+def _make_first(
+    base: NoVersion, store: ModelStore, examples: ExamplesStore, job: RetrainJob, progress: JobProgress
+) -> None:
     """Make a model's first version, of its examples alone."""
-    base = read_beginning(store, job.model, examples.label_changes)
     data = gather(base, examples, job.model, progress)
-    fitted = fit(data.features, progress, seed=base.seed, balance=base.settings["balance"])
+    fitted = fit_on(base, data, progress)
     progress("judge", 0, 1)
     findings = judge_first_version(base, data, fitted, store.golden(job.model), GateLimits.of(job.settings))
     progress("publish", 0, 1)

@@ -28,11 +28,11 @@ from training.data.file_listing import SkippedFile, shown_path
 from training.evaluation.diagnose import thumbnails
 from training.evaluation.findings import Findings
 from training.gate.verdict import SuspectLabel, Verdict
-from training.head.fit import refit
 from training.retrain.data import (
     RetrainData,
     Row,
     embed_missing,
+    fit_on,
     gather,
     labels_in_force,
     learned_from,
@@ -328,8 +328,7 @@ def _quarantined(
     if any(not example.quarantine for example in examples.labels.sent(name)):
         with suppress(PreconditionError):  # where a retrain has too little to learn from, a refresh may have enough
             data = gather(champion, examples, name, context.progress)
-            card = champion.artifact.card
-            fitted = refit(card, data.features, data.additional, context.progress, missing=data.missing)
+            fitted = fit_on(champion, data, context.progress)
             wrong = quarantine(
                 champion, data, fitted, examples, name, first_labels(store, name, examples.label_changes)
             )

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 
-from regraft.errors import PreconditionError
 from regraft.files import utc_now
 from regraft.model.artifact import FloatArray
 from regraft.model.card import EmbeddingKey
@@ -19,6 +18,7 @@ from regraft.stores.models import ModelStore
 from training.backbones.cache import ExportedBackbone, stored_backbone
 from training.head.additional import Additional
 from training.head.features import Embedder, Features, assemble, provider_for
+from training.versions.read import StoredVersion, no_champion, read_champion
 
 if TYPE_CHECKING:  # it takes SQLAlchemy, which what reads versions alone spares
     from regraft.stores.labelling.label_changes import LabelChanges
@@ -115,6 +115,19 @@ class NoVersion:
         return np.empty((len(embedding), 0), np.float32)
 
 
+def read_ground(store: ModelStore, model: str, changes: "LabelChanges") -> StoredVersion | NoVersion:
+    """Read the champion of a model, or what a model without one began with.
+
+    Raises:
+        PreconditionError: there is neither.
+        NotFoundError: as `read_beginning`.
+        ArtifactError: the champion or the backbone is damaged.
+    """
+    if store.champion(model) is None:
+        return read_beginning(store, model, changes)
+    return read_champion(store, model, changes)
+
+
 def read_beginning(store: ModelStore, model: str, changes: "LabelChanges") -> NoVersion:
     """Read what a model without a champion began with; its labels follow the ``changes``.
 
@@ -125,7 +138,7 @@ def read_beginning(store: ModelStore, model: str, changes: "LabelChanges") -> No
     """
     beginning = store.beginning(model)
     if beginning is None:
-        raise PreconditionError(f"model {model!r} has no champion to improve on: train and promote a version first")
+        raise no_champion(model)
     backbones = BackboneStore(store.root)
     backbone = stored_backbone(backbones, backbones.find(beginning.backbone))
     now, since = utc_now("microseconds"), changes.since(model)

@@ -129,10 +129,15 @@ def read_champion(store: ModelStore, model: str, changes: "LabelChanges | None" 
     """
     version = store.champion(model)
     if version is None:
-        raise PreconditionError(f"model {model!r} has no champion to improve on: train and promote a version first")
+        raise no_champion(model)
     champion = read_version(store, model, version)
     later = changes.since(model, champion.artifact.card.labels_as_of) if changes else ()
     return _as_called_now(replace(champion, changes=tuple(later)))
+
+
+def no_champion(model: str) -> PreconditionError:
+    """Make the error of a model that has nothing to build on."""
+    return PreconditionError(f"model {model!r} has no champion to improve on: train and promote a version first")
 
 
 def read_version(store: ModelStore, model: str, version: int) -> StoredVersion:
