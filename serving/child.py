@@ -1,4 +1,7 @@
-"""Child process that answers in JSON: a thread waits for it, the event loop may end it."""
+"""Child process that answers in JSON.
+
+A thread waits for it, and the event loop may end it.
+"""
 
 import asyncio
 import subprocess
@@ -24,7 +27,10 @@ class Child:
 
     @asynccontextmanager
     async def at_work(self, pool: Pool, work: Callable[[], T]) -> AsyncIterator[asyncio.Task[T]]:
-        """Do ``work`` in a thread, which runs the process; behind the block both have ended, whatever happens."""
+        """Do ``work`` in a thread, which runs the process.
+
+        Behind the block both have ended, whatever happens.
+        """
         has_begun = False
 
         def begin() -> T:
@@ -43,7 +49,10 @@ class Child:
 
     @contextmanager
     def running(self, *further: str) -> Iterator[subprocess.Popen[bytes]]:
-        """Run the process, with further arguments, for the block; its standard output is a pipe."""
+        """Run the process, with further arguments, for the block.
+
+        Its standard output is a pipe.
+        """
         nothing, pipe = subprocess.DEVNULL, subprocess.PIPE
         command = [*self._command, *further]
         with subprocess.Popen(command, env=self._environment, stdin=nothing, stdout=pipe) as process:
@@ -57,7 +66,10 @@ class Child:
                 raise
 
     def end(self) -> None:
-        """End the process, or see that it is killed as it begins; safe in any thread."""
+        """End the process, or see that it is killed as it begins.
+
+        Safe in any thread.
+        """
         self.is_over = True
         if self._process:
             self._process.kill()

@@ -1,1 +1,1 @@
-"""Backbones of the store, as a server knows them: its list, their times, what could be added."""
+"""Backbones as a server knows them: stored, timed, addable."""

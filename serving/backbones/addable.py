@@ -1,4 +1,4 @@
-"""Backbones that could be added to the store here, as a process with torch lists them."""
+"""Backbones that could be added to the store, listed by torch."""
 
 import asyncio
 import logging
@@ -39,7 +39,10 @@ _ENTRIES: Final = TypeAdapter(list[AddableBackbone])
 
 
 class AddableBackbones:
-    """What could be added, listed once in the server's life. Use from one event loop; close when done."""
+    """The backbones that could be added, listed once in the server's life.
+
+    Use from one event loop; close when done.
+    """
 
     def __init__(self, threads: Threads, command: Sequence[str] = (), needs: str = "torch") -> None:
         """Ask nobody yet.
@@ -55,7 +58,10 @@ class AddableBackbones:
         self._asking: asyncio.Task[Sequence[AddableBackbone]] | None = None
 
     async def list(self) -> Sequence[AddableBackbone]:
-        """Return what could be added; nothing without torch, or while that is not known in time."""
+        """Return the backbones that could be added.
+
+        There are none without torch, or while they are not known in time.
+        """
         if not await self._threads.store.run(find_spec, self._needs):
             return ()
         if self._asking is None:

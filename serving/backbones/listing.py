@@ -1,4 +1,4 @@
-"""List of the backbones that a model can begin with, or that could be added."""
+"""List of the backbones that are stored, or could be added."""
 
 from regraft.client.backbone_message import backbone_message
 from regraft.stores.backbones import DEFAULT_BACKBONE, BackboneStore, StoredBackbone
@@ -13,14 +13,14 @@ class BackboneList:
     """The list of a server's backbones."""
 
     def __init__(self, store: BackboneStore, times: PictureTimes, addable: AddableBackbones, threads: Threads) -> None:
-        """List those of ``store``, with the times that were measured here, and those that are ``addable``."""
+        """List those of ``store``, with ``times``, and those that are ``addable``."""
         self._store = store
         self._times = times
         self._addable = addable
         self._threads = threads
 
     async def list(self, *, show_addable: bool) -> list[pb.Backbone]:
-        """Return those that are here, and behind them those that could be added if asked for."""
+        """Return those that are here, and behind them, if asked for, the addable."""
         stored = filter(may_use, await self._threads.store.run(self._store.list))
         here = [backbone_message(each, self._times.get(each.digest)) for each in stored]
         names = {each.name for each in here}
@@ -30,7 +30,7 @@ class BackboneList:
 
 
 def may_use(backbone: StoredBackbone) -> bool:
-    """Return whether the caller may begin a model with a backbone, or know of it.
+    """Return whether the caller may know of a backbone, and begin with it.
 
     One that learned from pictures belongs to the model whose pictures these were.
     """

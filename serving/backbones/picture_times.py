@@ -28,7 +28,7 @@ _PAUSES: Final = Backoff(60.0, 3_600.0)
 
 
 class PictureTimes:
-    """The times of the backbones of a store. Use from one event loop."""
+    """The times of a store's backbones; use from one event loop."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class PictureTimes:
         return self._ms.get(digest)
 
     async def look(self) -> None:
-        """Learn the time of a backbone that has none yet, if there is one."""
+        """Learn the time of a backbone that has none yet."""
         for backbone in await self._threads.store.run(self._backbones.list):
             digest = backbone.digest
             failures, due_s = self._failures.get(digest, (0, 0.0))

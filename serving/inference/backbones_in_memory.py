@@ -18,7 +18,10 @@ log = logging.getLogger("regraft.models")
 
 
 class BackbonesInMemory:
-    """The backbones that models use; the last user of one closes it. Use from one event loop."""
+    """The backbones that models use.
+
+    The last user of one closes it. Use from one event loop.
+    """
 
     def __init__(
         self,
@@ -49,9 +52,10 @@ class BackbonesInMemory:
         return refusals[0] if refusals and all(refusals) else None
 
     async def use(self, card: ModelCard | StoredBackbone, head: Head, open_engine: Callable[[], Engine]) -> Backbone:
-        """Return the backbone of a card for one user more, once a head was tried on it.
+        """Return the backbone of a card for one user more.
 
-        Where nobody uses it yet, ``open_engine`` is called in a thread. Calls must not overlap.
+        A head is tried on it first. Where nobody uses it yet, ``open_engine`` is called in a thread. Calls must not
+        overlap.
 
         Raises:
             RegraftError: it cannot be opened, or answers nonsense.

@@ -323,7 +323,10 @@ def measure_picture(
 def kept_points(
     card: StoredBackbone, *, provider: ProviderChoice, plans: Path, cuda: CudaOptions, cpus: int
 ) -> tuple[Point, ...]:
-    """Return what `measure_model` keeps of a backbone here, nothing while it was not loaded."""
+    """Return the points that `measure_model` keeps of a backbone here.
+
+    There are none while it was not loaded.
+    """
     arithmetic = arithmetic_here(provider, cuda)
     return read_points(plan_file(plans, card.digest, arithmetic, cpus, require_onnxruntime().__version__))
 

@@ -1,4 +1,4 @@
-"""Models in memory: a version that answers, or a model that has none yet."""
+"""Models in memory, with a version that answers or without."""
 
 from dataclasses import dataclass
 from functools import cached_property

@@ -132,11 +132,13 @@ class ModelRegistry:
         return sorted(self._served)
 
     def names_held(self) -> list[str]:
-        """Return the names of the models that take examples, whether they answer or not."""
+        """Return the names of the models that take examples."""
         return sorted({*self._served, *self._begun})
 
     def resolve(self, name: str) -> str:
-        """Return ``name``, or, where it is empty, that of the only model that the caller may name.
+        """Return ``name``, or the only model's where it is empty.
+
+        Models that the caller may not name do not count.
 
         Raises:
             InvalidRequestError: it is empty and there are several models.
@@ -194,7 +196,10 @@ class ModelRegistry:
 
     @contextmanager
     def hold(self, name: str = "") -> Iterator[HeldModel]:
-        """Hold a model that takes examples, whether it answers or not; errors as `acquire`."""
+        """Hold a model that takes examples; errors as `acquire`.
+
+        It may answer, or have no version yet.
+        """
         held = self.held(name)
         held.users += 1
         try:
@@ -295,22 +300,34 @@ class ModelRegistry:
     async def create(
         self, name: str, beginning: Beginning, *, who: str, why: str, request_id: str = ""
     ) -> HistoryEntry:
-        """Begin a model, and take its examples from now on; arguments and errors as `ModelFolders.create`."""
+        """Begin a model, and take its examples from now on.
+
+        Arguments and errors are those of `ModelFolders.create`.
+        """
         create = partial(self.store.folders.create, who=who, why=why, request_id=request_id)
         return await self._change_folders(name, partial(create, name, beginning))
 
     async def delete(self, name: str, *, who: str, why: str, etag: str = "", request_id: str = "") -> HistoryEntry:
-        """Delete a model; what it is answering is answered. Arguments and errors as `ModelFolders.delete`."""
+        """Delete a model; what it is answering is answered.
+
+        Arguments and errors are those of `ModelFolders.delete`.
+        """
         delete = partial(self.store.folders.delete, who=who, why=why, etag=etag, request_id=request_id)
         return await self._change_folders(name, partial(delete, name))
 
     async def restore(self, name: str, *, who: str, why: str, request_id: str = "") -> HistoryEntry:
-        """Bring a model back, and let it answer; arguments and errors as `ModelFolders.restore`."""
+        """Bring a model back, and let it answer.
+
+        Arguments and errors are those of `ModelFolders.restore`.
+        """
         restore = partial(self.store.folders.restore, who=who, why=why, request_id=request_id)
         return await self._change_folders(name, partial(restore, name))
 
     async def _change_folders(self, name: str, change: Callable[[], HistoryEntry]) -> HistoryEntry:
-        """Change which models there are, and follow that; once it took effect nothing is raised."""
+        """Change which models there are, and follow that.
+
+        Once it took effect nothing is raised.
+        """
         self._check_served_here(name)
         async with self._changing:
             entry = await self.threads.moves.run(change)
@@ -448,7 +465,7 @@ class ModelRegistry:
                 self._release(held)
 
     def _release(self, held: HeldModel) -> None:
-        """Give up one use of a version, or of a model without one; the last one gives up its backbone."""
+        """Give up one use of a model; the last one gives up its backbone."""
         held.users -= 1
         if held.users:
             return

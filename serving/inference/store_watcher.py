@@ -39,7 +39,7 @@ class StoredModel:
 
     @cached_property
     def beginning(self) -> Beginning | None:
-        """What it began with, without a version; None of one that began with a version."""
+        """The beginning of a model that began without a version, or None."""
         return beginning_of(self.history)
 
     @cached_property

@@ -1,1 +1,1 @@
-"""Reasons for answers: like pictures, maps of all of them, and where the network looked."""
+"""Reasons for answers: like pictures, maps of all, explanations."""

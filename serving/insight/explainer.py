@@ -1,4 +1,4 @@
-"""Explanations of answers: where the network looked, by hiding parts of the picture.
+"""Explanations of answers, by hiding parts of the picture.
 
 Each takes 26 runs of the network. They go through the lanes behind every request, one explanation at a time.
 """
@@ -32,7 +32,7 @@ _RETRY_AFTER_S: Final = 2.0
 
 @dataclass(frozen=True)
 class Explanation:
-    """Where the network looked.
+    """An answer, with the places where the network looked.
 
     Attributes:
         label: that is explained, and its probability.
@@ -64,7 +64,7 @@ class Explainer:
         self._waiting = 0
 
     async def explain(self, served: ServedModel, image: bytes, labels: Sequence[str], label: str = "") -> Explanation:
-        """Explain an answer to an encoded picture, or why it is not another label.
+        """Explain an answer to an encoded picture, or another label.
 
         Args:
             served: that answers.
@@ -104,7 +104,10 @@ class Explainer:
 
     @asynccontextmanager
     async def _room(self, served: ServedModel, image: bytes) -> AsyncIterator[DecodingCost]:
-        """Hold the memory of a picture, encoded and decoded, while it waits too."""
+        """Hold the memory of a picture, encoded and decoded.
+
+        It is held while the picture waits, too.
+        """
         cost = await self._memory.cost(image, served.card.image)
         with await self._memory.take([cost], caller(), patient=False):
             yield cost

@@ -1,4 +1,4 @@
-"""Labelled pictures of a model with their embeddings, a block at a time.
+"""Labelled pictures of a model with their embeddings, in blocks.
 
 They are those that its version was fitted on and judged by, and the examples that came since, under the labels in
 force. A model may have more embeddings than shall ever be in memory at once.
@@ -50,7 +50,7 @@ class Block:
 
 
 class LabelledPictures:
-    """The labelled pictures of a model, as they are when this is made.
+    """The labelled pictures of a model at a moment.
 
     It reads a file and a database: not on the event loop.
     """
@@ -158,7 +158,9 @@ def embeddings(features: Path) -> Iterator[FloatArray]:
 
 
 def embeddings_at(features: Path, rows: Sequence[int]) -> Iterator[FloatArray]:
-    """Yield the embeddings of some rows of a features file, float32 [n, D] of each block that has such.
+    """Yield the embeddings of some rows of a features file.
+
+    They are float32 [n, D] of each block that has such.
 
     Args:
         features: the file.

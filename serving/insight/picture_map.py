@@ -58,7 +58,7 @@ def places(pictures: LabelledPictures, axes: Axes) -> Iterator[list[Place]]:
 
 
 def kept_axes(model: Path, key: EmbeddingKey, first_version: Callable[[], tuple[int, Path]]) -> Axes:
-    """Read the axes of a model's map; make and keep them the first time.
+    """Read the axes of a model's map, which the first call makes.
 
     Args:
         model: its folder in the store.
@@ -86,7 +86,9 @@ def kept_axes(model: Path, key: EmbeddingKey, first_version: Callable[[], tuple[
 
 
 def principal_axes(version: int, blocks: Iterable[FloatArray]) -> Axes:
-    """Find the two principal axes, each turned to where its largest part is positive.
+    """Find the two principal axes.
+
+    Each is turned to where its largest part is positive.
 
     Args:
         version: that the embeddings are of.

@@ -21,9 +21,10 @@ log = logging.getLogger("regraft.models")
 
 
 class ModelChanges:
-    """The models that come and go on a server; use from one event loop.
+    """A changer of the models of a server.
 
-    What another server on the store does is followed as its versions are, by `ModelRegistry.refresh`.
+    Use it from one event loop. What another server on the store does is followed as its versions are, by
+    `ModelRegistry.refresh`.
     """
 
     def __init__(
@@ -98,7 +99,10 @@ class ModelChanges:
         return await self._models.restore(name, who=who, why=why, request_id=request_id)
 
     async def tidy_up(self) -> None:
-        """End what a crash left half deleted, and remove the models whose time in the trash is over."""
+        """End what a crash left half deleted, and empty the trash.
+
+        Models leave it when their time there is over.
+        """
         deleted = await self._threads.store.run(self._models.store.folders.deleted)
         for model in deleted:
             await self._cancel_jobs(model.name)

@@ -22,7 +22,7 @@ _COUNT_S: Final = 1.0
 
 
 class FirstVersions:
-    """What models without a version lack for their first one."""
+    """A teller of the needs of models without a version."""
 
     def __init__(self, examples: ExamplesStore, threads: Threads) -> None:
         """Count the labels of ``examples``."""

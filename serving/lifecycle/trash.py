@@ -1,4 +1,4 @@
-"""The trash's end: models whose time is over are removed, with their pictures."""
+"""Removal of models from the trash, with their pictures."""
 
 import logging
 from datetime import datetime
@@ -14,10 +14,11 @@ _LOCK: Final = ".purge.lock"
 
 
 def empty_trash(store: ModelStore, examples: ExamplesStore, days: float, now: datetime) -> list[str]:
-    """Remove the models that have been in the trash for so many days; return their names.
+    """Remove the models that were in the trash for so many days.
 
-    What another model has of their pictures stays. A crash between any two steps leaves what the next call ends; a
-    model whose removal has begun cannot be restored, and its name is free only after the last step.
+    Their names are returned. What another model has of their pictures stays. A crash between any two steps leaves what
+    the next call ends; a model whose removal has begun cannot be restored, and its name is free only after the last
+    step.
 
     Raises:
         StorageError: the disk or the database refused.

@@ -98,7 +98,10 @@ class Sender:
 
 @asynccontextmanager
 async def sending() -> AsyncIterator[Sender]:
-    """Begin an upload of the current caller; at its end note the outcomes for the audit."""
+    """Begin an upload of the current caller.
+
+    At its end the outcomes are noted for the audit.
+    """
     sender = Sender(caller())
     try:
         yield sender

@@ -152,7 +152,7 @@ class BackgroundEmbedder:
         return taken
 
     async def _find_missing(self, name: str, key: EmbeddingKey) -> dict[str, Crop | ImageFile]:
-        """Find a few pictures without an embedding in the database, labelled ones first."""
+        """Find a few pictures without an embedding, labelled ones first."""
         if name not in self._may_miss:
             return {}
         self._may_miss.discard(name)  # before it is asked: what comes meanwhile may have come too late for the answer

@@ -49,12 +49,12 @@ class PresentHead:
 
 
 def known_labels(served: ServedModel) -> KnownLabels:
-    """Return the labels of a version, and the time that they are of."""
+    """Return the labels of a version, with their time."""
     return KnownLabels(served.card.labels, served.card.labels_as_of)
 
 
 def present_head(examples: ExamplesStore, served: ServedModel) -> PresentHead:
-    """Return the head that serves, with its labels as they are called now.
+    """Return the head that serves, under the present names of its labels.
 
     It reads the database. A label that was removed is answered still, until a retrain, and keeps its name.
     """
@@ -105,7 +105,10 @@ def predict(head: Head, labels: Sequence[str], todo: Unpredicted, fitted: Fitted
 
 
 class ExamplePredictor:
-    """A keeper of predictions; call `look` every so often, from one event loop."""
+    """A keeper of predictions.
+
+    Call `look` every so often, from one event loop.
+    """
 
     def __init__(self, models: ModelRegistry, examples: ExamplesStore, every_s: float = _EVERY_S) -> None:
         """Answer the examples of the models that are served.
@@ -181,7 +184,7 @@ class ExamplePredictor:
 
 
 def _read_fitted(store: ModelStore, served: ServedModel) -> FittedPictures:
-    """Read what a version was fitted on; none where that is not known."""
+    """Read the pictures of a version's fit; none where unknown."""
     try:
         fitted = FittedPictures.read(store.folder(served.name, served.version) / FEATURES_FILE)
     except (ArtifactError, NotFoundError) as error:
@@ -191,7 +194,7 @@ def _read_fitted(store: ModelStore, served: ServedModel) -> FittedPictures:
 
 
 def _merged(probabilities: FloatArray, row_of: npt.NDArray[np.int64], names: int) -> FloatArray:
-    """Add up the probabilities [n, K] of labels that are one by now."""
+    """Add up the probabilities [n, K] of merged labels."""
     if names == len(row_of):
         return probabilities
     merged = np.zeros((len(probabilities), names), np.float32)

@@ -47,7 +47,9 @@ class Suggester:
         self._examples = examples
 
     def suggest(self, held: HeldModel, count: int) -> list[Suggested]:
-        """Suggest at most ``count`` pictures, the most useful first, of a model with a version or without.
+        """Suggest pictures of a model, with a version or without, the most useful first.
+
+        There are ``count`` of them, or fewer.
 
         Raises:
             StorageError: the database refused.
@@ -78,7 +80,10 @@ class Suggester:
         return self._examples.pool.read(suggested.sha256)
 
     def _labelled(self, held: HeldModel) -> tuple[FloatArray, Knowledge | None]:
-        """Return embeddings of labelled pictures [M, D], some of them where there are many, and what is known."""
+        """Return embeddings of labelled pictures [M, D], and the knowledge of the model.
+
+        Where there are many pictures, it is some of them.
+        """
         in_force = {example.sha256: example.label for example in self._examples.labels.in_force(held.name)}
         counts = Counter(in_force.values())
         trained = np.empty((0, held.head.weight.shape[1]), np.float32)
@@ -94,7 +99,10 @@ class Suggester:
     def _trained(
         self, served: ServedModel, in_force: dict[str, str], counts: Counter[str], none: FloatArray
     ) -> FloatArray:
-        """Return embeddings that a version was trained on; take those out of ``in_force``, and count their labels."""
+        """Return embeddings that a version was trained on, some where there are many.
+
+        All its pictures leave ``in_force``, and ``counts`` gets their labels.
+        """
         file = self._models.folder(served.name, served.version) / FEATURES_FILE
         with suppress(OSError, ValueError, KeyError, ArtifactError), np.load(file, allow_pickle=False) as features:
             of_label = np.bincount(features["label_index"], minlength=len(served.card.labels))

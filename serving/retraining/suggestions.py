@@ -44,7 +44,7 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, eq=False)
 class Knowledge:
-    """What a model knows so far.
+    """The knowledge of a model.
 
     Attributes:
         head: that serves.
@@ -89,9 +89,9 @@ class Suggestion:
 def suggest(
     embedding: FloatArray, labelled: FloatArray, knowledge: Knowledge | None, count: int, seed: int | None = None
 ) -> list[Suggestion]:
-    """Return at most ``count`` pictures to label, the most useful first and the random share last.
+    """Choose pictures to label, the most useful first and the random share last.
 
-    There are fewer where all others are nearly the same as one that was chosen or has a label.
+    There are fewer than ``count`` where all others are nearly the same as one that was chosen or has a label.
 
     Args:
         embedding: float32 [N, D], of the pictures to choose from.
@@ -114,14 +114,14 @@ def suggest(
 
 @dataclass(frozen=True, eq=False)
 class _Reading:
-    """What a head makes of pictures [N, D], if there is one."""
+    """The answers of a head, if there is one, to pictures [N, D]."""
 
     embedding: FloatArray
     knowledge: Knowledge | None
 
     @cached_property
     def weight(self) -> FloatArray:
-        """What it is worth to ask about each [N], 0 to 1."""
+        """The worth of asking about each [N], 0 to 1."""
         if self.knowledge is None:
             return np.ones(len(self.embedding), np.float32)
         margin = np.subtract(*np.take_along_axis(self._probabilities, self._two_best, axis=1).T)
@@ -161,7 +161,7 @@ class _Reading:
 
     @cached_property
     def _two_best(self) -> _Rows:
-        """The columns of the best and the second best label [N, 2]; of a single label, it twice."""
+        """The columns of the two best labels [N, 2]; a single one twice."""
         return np.argsort(-self._probabilities, axis=1, kind="stable")[:, [0, min(1, len(self._knowledge.labels) - 1)]]
 
     @cached_property
@@ -170,7 +170,10 @@ class _Reading:
 
     @cached_property
     def _youth(self) -> FloatArray:
-        """How few examples the label has that each is answered with [N]: 1 of none, 0 from `FEW_EXAMPLES` on."""
+        """The want of examples of the label that each is answered with [N].
+
+        It is 1 where there are none, and 0 from `FEW_EXAMPLES` on.
+        """
         counts = np.array([self._knowledge.examples.get(label, 0) for label in self._knowledge.labels])
         return np.asarray(np.maximum(1 - counts / FEW_EXAMPLES, 0)[self._two_best[:, 0]], np.float32)
 
@@ -198,7 +201,7 @@ def _why(reason: Reason, alike: int, answer: Suggestion | None = None, knowledge
 
 
 class _Coverage:
-    """How like each of N pictures is to the nearest chosen or labelled one."""
+    """The likeness of N pictures to the nearest chosen or labelled ones."""
 
     def __init__(self, embedding: FloatArray, labelled: FloatArray, drawn: Sequence[int], weight: FloatArray) -> None:
         """Begin with the labelled ones and those that are drawn already.
@@ -239,7 +242,10 @@ class _Coverage:
         return chosen
 
     def stands_for(self, rows: Sequence[int]) -> list[int]:
-        """Count the pictures that are more like each row than any other of them or of the labelled ones."""
+        """Count the pictures that each row stands for.
+
+        No other row and no labelled picture is more like them.
+        """
         cosines = np.stack([self._labelled, *(self._directions @ self._directions[row] for row in rows)])
         return [int(count) for count in np.bincount(cosines.argmax(axis=0), minlength=len(cosines))[1:]]
 

@@ -1,4 +1,4 @@
-"""Thumbnails of pictures, many at once, kept on the disk within a bound.
+"""Thumbnails of pictures, kept on the disk within a bound.
 
 ::
 
@@ -40,7 +40,10 @@ class ThumbnailCache:
     """Thread-safe files of thumbnails; the longest unused are dropped."""
 
     def __init__(self, folder: Path, most_bytes: int) -> None:
-        """Keep thumbnails in ``folder``, which is made with the first one, within ``most_bytes``; none if 0."""
+        """Keep thumbnails in ``folder``, within ``most_bytes``; none if 0.
+
+        The folder is made with the first one.
+        """
         self._folder = folder
         self._most_bytes = most_bytes
         self._sizes: OrderedDict[Path, int] | None = None
@@ -173,7 +176,10 @@ class Thumbnails:
 
 
 def _error_of_one(outcome: bytes | BaseException) -> bytes | Exception:
-    """Return an outcome; a panic of native code shall not take the neighbours along."""
+    """Return an outcome, a panic of native code as an error.
+
+    It shall not take the neighbours along.
+    """
     if isinstance(outcome, asyncio.CancelledError):
         raise outcome
     return outcome if isinstance(outcome, (bytes, Exception)) else RuntimeError(repr(outcome))

@@ -70,13 +70,16 @@ def note_effect(**effect: str | int) -> None:
 
 
 def forget_request() -> None:
-    """Forget the message of a call that is a batch of pictures, or the audit would write them; see `note_first`."""
+    """Forget the message of a call that is a batch of pictures.
+
+    The audit would write them; see `note_first`.
+    """
     if call := current():
         call.request = None
 
 
 def note_first(request: Any) -> None:  # noqa: ANN401 - any message with a picture
-    """Let the first message of a stream or batch stand for all, without its picture."""
+    """Note the first message of a stream or batch for all, without its picture."""
     if (call := current()) and call.request is None:
         fields = {field.name: value for field, value in request.ListFields() if field.name != "image"}
         call.request = type(request)(**fields)
@@ -109,7 +112,10 @@ def caller() -> str:
 
 
 def may_name(model: str) -> bool:
-    """Return whether the caller may name a model; what no call asks for may be any."""
+    """Return whether the caller may name a model.
+
+    What no call asks for may be any.
+    """
     call = current()
     patterns = call.models if call else None
     return patterns is None or any(fnmatchcase(model, pattern) for pattern in patterns)
@@ -122,7 +128,7 @@ def may_name_any() -> bool:
 
 
 def check_may_name(model: str) -> None:
-    """Refuse a model that the caller may not name, whether it is there or not.
+    """Refuse a model that the caller may not name, there or not.
 
     Raises:
         ForbiddenError: its line in the file of callers names others.
