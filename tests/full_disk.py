@@ -7,7 +7,10 @@ from contextlib import contextmanager
 
 @contextmanager
 def disk_full_after(size_bytes: int) -> Iterator[None]:
-    """Let every write beyond this size of a file fail, as a full disk would, to root as well."""
+    """Fail every write beyond a size of a file, as a full disk would.
+
+    Root fails too.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
     try:

@@ -68,7 +68,7 @@ def test_the_tests_mirror_the_source() -> None:
 
 
 def files() -> Iterator[Path]:
-    """Yield the repository's files, those of environments aside, into which it does not descend."""
+    """Yield the repository's files, but for those of environments."""
     for folder, folders, names in os.walk(REPOSITORY):
         folders[:] = [name for name in folders if not name.startswith(".") and name != "node_modules"]
         yield from (Path(folder, name).relative_to(REPOSITORY) for name in names)

@@ -1,4 +1,4 @@
-"""``make lint`` keeps the contract in style, and one that clients of the last release understand."""
+"""Rules of ``make lint`` for the contract: its style, and its compatibility."""
 
 import shutil
 import subprocess

@@ -119,7 +119,7 @@ def tiny_features(backbone: onnx.ModelProto, labels: tuple[str, ...], pictures: 
 
 
 def add_tiny_backbone(store: ModelStore, scale: float = 1.0) -> StoredBackbone:
-    """Store a backbone that models can begin with, by the name of tiny."""
+    """Store a backbone that models can begin with, named tiny."""
     graph = tiny_backbone(scale)
     card = BackboneCard(name="tiny", weights="none", digest=backbone_digest(graph))
     return BackboneStore(store.root).add(graph, describe(graph, "tiny", card, SPEC))

@@ -1,4 +1,7 @@
-"""A client in TypeScript, made from the .proto files alone, plays the story against a real server."""
+"""A client in TypeScript, made from the .proto files alone.
+
+It plays the story against a real server.
+"""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""What docs/http.md shows is run as it stands there, but for the port."""
+"""Commands of docs/http.md, run as they stand there but for the port."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""A training asked for over gRPC: its process learns from kept and sent pictures, and its version serves."""
+"""A training asked for over gRPC, and the version that it makes."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A training as a job: on the examples alone, with a curve that grows, and gone on with after an interruption."""
+"""A training as a job, on the examples alone."""
 
 import os
 import shutil
@@ -93,12 +93,12 @@ def test_a_job_without_the_pictures_fails_and_says_who_brings_them(store: ModelS
 
 
 class StoppedAfterAnEpoch(RetrainJobs):
-    """Jobs whose process is asked to end once it has told of its first epoch."""
+    """Jobs whose process is asked to end after its first epoch."""
 
     told: list[int]
 
     def add_point(self, job_id: str, point: LearningPoint) -> None:
-        """Keep the point, and end the process, as the server that stops does."""
+        """Keep the point, and end the process as a stopping server does."""
         super().add_point(job_id, point)
         self.told.append(point.epoch)
         if self.told == [0, 1]:

@@ -184,7 +184,10 @@ def test_every_setting_of_the_server_is_a_flag(today: dict[str, set[str]]) -> No
 
 @pytest.mark.parametrize("command", ["train", "refresh", "compare"])
 def test_the_help_of_a_training_needs_no_library_that_only_the_training_needs(command: str) -> None:
-    """Its flags are made from settings, and importing one of these takes longer than all the rest."""
+    """Its flags are made from settings.
+
+    Importing one of these libraries takes longer than all the rest.
+    """
     spared = ("scipy", "sqlalchemy", "onnxruntime", "torch")
     without = f"import sys\nsys.modules.update(dict.fromkeys({spared}))\nfrom regraft.__main__ import main\nmain()"
     done = subprocess.run(

@@ -26,7 +26,10 @@ def photos(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def pictures(photos: Path) -> list[OriginalPicture]:
-    """Those pictures as a training run knows them: 0 and 1 red, 2 and 3 blue, 1 and 3 held out."""
+    """Those pictures as a training run knows them.
+
+    0 and 1 are red, 2 and 3 blue; 1 and 3 are held out.
+    """
     return [
         OriginalPicture(
             image_hash(data(number)),

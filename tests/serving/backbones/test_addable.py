@@ -23,7 +23,7 @@ ENTRY = {
 
 
 def ask(code: str, needs: str = "json", times: int = 1) -> list[list[str]]:
-    """Return the names that a process of this code lists, as often as it is asked."""
+    """Return the names that a process lists, each time it is asked."""
 
     async def names() -> list[list[str]]:
         threads = Threads(1)

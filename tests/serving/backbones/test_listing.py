@@ -22,7 +22,10 @@ from tests.waiting import wait_until
 
 @pytest.fixture(scope="module")
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    """A server whose store has three backbones and no model; the first was measured here before."""
+    """A server whose store has three backbones and no model.
+
+    The first backbone was measured here before.
+    """
     store = ModelStore(tmp_path_factory.mktemp("backbones") / "store")
     first = add(BackboneStore(store.root), "efficientnet_lite0", 2.0)
     for name, scale in (("tiny", 1.0), ("flowers:3", 3.0)):

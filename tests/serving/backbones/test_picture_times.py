@@ -17,7 +17,10 @@ STEP_S = 0.01
 
 
 class Ticking:
-    """A clock that goes on by a hundredth of a second whenever somebody looks, and waits as it is told."""
+    """A clock that goes on by a hundredth of a second each look.
+
+    It waits as it is told.
+    """
 
     def __init__(self, waited_s: float = 0.0) -> None:
         self.time_s = self.waits_s = 0.0

@@ -1,4 +1,4 @@
-"""A plain client of the HTTP port, by ``http.client``: what it sends is what the test says."""
+"""A plain client of the HTTP port, by ``http.client``."""
 
 import http.client
 import json
@@ -25,7 +25,7 @@ class Reply:
 
     @property
     def outcome(self) -> tuple[str, str]:
-        """The code, as gRPC has it, and the text of a response by Connect."""
+        """Code, as gRPC has it, and text of a response by Connect."""
         if self.status == 200:
             return "OK", ""
         return self.json["code"].upper().replace("CANCELED", "CANCELLED"), self.json["message"]
@@ -46,7 +46,10 @@ def fetch(
 
 
 def call(live: LiveServer, rpc: str, message: Any, **headers: str) -> Reply:  # noqa: ANN401 - whatever JSON can say
-    """Call an RPC by Connect with JSON; of the headers' names ``_`` is ``-``."""
+    """Call an RPC by Connect with JSON.
+
+    A ``_`` in a header's name is sent as ``-``.
+    """
     named = {"content-type": "application/json", **{key.replace("_", "-"): value for key, value in headers.items()}}
     return fetch(live, "POST", rpc, json.dumps(message).encode(), named)
 

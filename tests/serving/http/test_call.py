@@ -32,7 +32,7 @@ def connected(live: LiveServer) -> Iterator[socket.socket]:
 
 
 def head(path: str, **headers: str) -> bytes:
-    """Return the head of a POST; of the headers' names ``_`` is ``-``."""
+    """Return the head of a POST, where a ``_`` in a header's name is ``-``."""
     lines = [f"POST {path} HTTP/1.1", "host: here", *(f"{key.replace('_', '-')}: {headers[key]}" for key in headers)]
     return "\r\n".join((*lines, "", "")).encode()
 

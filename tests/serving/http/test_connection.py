@@ -1,4 +1,4 @@
-"""Clients that send too slowly, too much, or go half: each is bounded, and neighbours are answered."""
+"""Clients that send too slowly or too much, or close their half."""
 
 import json
 import socket

@@ -1,4 +1,4 @@
-"""One rule, two mouths: every RPC answers, refuses and leaves the same behind over HTTP as over gRPC."""
+"""Every RPC, over HTTP as over gRPC: answers, refusals, and lines of the audit."""
 
 import json
 from collections.abc import Iterator
@@ -53,7 +53,7 @@ def classes_of(rpc: str) -> tuple[Any, Any]:
 
 
 def filled(kind: Any) -> Any:  # noqa: ANN401 - any class of messages
-    """Return a message whose texts name nobody, nor a model of the two: no job begins by it."""
+    """Return a message whose texts name nobody, so that no job begins."""
     message = kind()
     for field in message.DESCRIPTOR.fields:
         if field.type == field.TYPE_STRING and not field.is_repeated and field.name not in ("name", "page_token"):

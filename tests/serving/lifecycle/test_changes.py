@@ -110,7 +110,7 @@ def test_what_cannot_begin_is_refused_with_its_reason(
 
 @pytest.fixture(scope="module")
 def coming_and_gone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    """A server with the model ``colours``, the backbone ``tiny``, and the model ``gone`` in the trash."""
+    """A server with the model ``colours``, and ``gone`` in the trash."""
     store = ModelStore(tmp_path_factory.mktemp("coming") / "store")
     publish_tiny(store)
     begin_tiny(store, "gone")

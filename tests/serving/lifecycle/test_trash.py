@@ -32,7 +32,7 @@ def store(tmp_path: Path) -> ModelStore:
 
 @pytest.fixture
 def filled(examples_store: ExamplesStore) -> ExamplesStore:
-    """Pictures 0 to 9 of cats, 5 to 14 of dogs, and a kept request of each."""
+    """Pictures 0 to 9 of cats, 5 to 14 of dogs, and kept requests."""
     for number in range(10):
         examples_store.add("cats", data(number), "tabby")
         examples_store.add("dogs", data(number + 5), "beagle")

@@ -27,7 +27,7 @@ async def runner(store: ModelStore, *arguments: str, limit_s: float = LIMIT_S) -
 
 
 def processes(store: ModelStore) -> list[int]:
-    """Return the ids of the processes that look at a model of the store."""
+    """Return the ids of the processes that preview a model."""
     found = []
     for entry in Path("/proc").iterdir():
         with suppress(OSError):

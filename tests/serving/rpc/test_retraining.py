@@ -656,7 +656,10 @@ def test_a_training_that_makes_no_sense_is_refused_by_its_field(
 
 @pytest.fixture(scope="module")
 def shared_trainable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    """A server whose model's pictures are all among the examples, for tests that change nothing."""
+    """A server whose model's pictures are all among the examples.
+
+    For tests that change nothing.
+    """
     store = ModelStore(tmp_path_factory.mktemp("trainable") / "store")
     publish_tiny(store)
     keep_pictures(store)

@@ -10,7 +10,10 @@ from training.gate.first import FirstAnswers, judge_first
 
 
 def answers(right: list[bool], held: int = 0, classes: int = 2) -> FirstAnswers:
-    """Return answers to pictures of each class in turn, of which the last ``held`` are holdout."""
+    """Return answers to pictures of each class in turn.
+
+    The last ``held`` of them are holdout.
+    """
     count = len(right)
     return FirstAnswers(
         np.array(right, np.bool_),

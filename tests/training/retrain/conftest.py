@@ -1,4 +1,4 @@
-"""What the tests of whole training runs through the gate need."""
+"""Fixtures of the tests of whole training runs through the gate."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path

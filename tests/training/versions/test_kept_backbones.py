@@ -1,4 +1,7 @@
-"""Backbones that runs leave in the store, and those that are made for it; no torch."""
+"""Backbones that runs leave in the store, or that are made for it.
+
+No torch.
+"""
 
 import json
 from pathlib import Path
@@ -31,7 +34,7 @@ def kept(
     strategy: str = "probe",
     **settings: Any,  # noqa: ANN401 - whatever `TrainSettings` takes
 ) -> list[StoredBackbone]:
-    """Return what the store has after a run has left its backbone, and what was noted."""
+    """Return a store's backbones after a run, which notes nothing."""
     notes: list[str] = []
     run = TrainSettings(store, store=store, **settings)
     keep_backbone(exported, run, strategy, version, store / "cache", notes.append)

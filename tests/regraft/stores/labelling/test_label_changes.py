@@ -18,7 +18,7 @@ HASHES = [image_hash(data(number)) for number in range(3)]
 
 @pytest.fixture
 def store(examples_store: ExamplesStore) -> ExamplesStore:
-    """Two daisies from a phone, a rose, and a daisy of another model."""
+    """Two daisies, a rose, and a daisy of another model."""
     for number, label in enumerate(("daisy", "daisy", "rose")):
         examples_store.add(MODEL, data(number), label, "a phone")
     examples_store.add("another", data(0), "daisy")
@@ -146,14 +146,14 @@ def test_a_rename_that_fails_between_any_two_steps_changes_nothing_and_may_be_as
 
 
 class Breakage:
-    """Breaks a transaction before one of its statements, as a database that goes away does."""
+    """Breaks a transaction, as a database that goes away does."""
 
     def __init__(self, engine: Engine) -> None:
         self._left = 0
         event.listen(engine, "before_cursor_execute", self._count)
 
     def breaks(self, step: int, change: Callable[[], object]) -> bool:
-        """Make a change that breaks at a step; False where it has no such step."""
+        """Make a change, and return whether it broke at a step."""
         self._left = step + 1
         try:
             change()

@@ -35,7 +35,7 @@ def answer(number: int) -> Prediction:
 
 @pytest.fixture
 def store(examples_store: ExamplesStore) -> ExamplesStore:
-    """Seven red pictures and a green one, of which the last has no prediction."""
+    """Seven red pictures and a green one, which has no prediction."""
     for number in range(8):
         new = NewExample(data(number), "green" if number == 6 else "red", "a phone" if number % 2 else "a page", "ada")
         examples_store.add_all(MODEL, [new if number < 4 else NewExample(new.data, new.label, new.source)])

@@ -28,7 +28,7 @@ WRONG = image_hash(SENT[1][0])
 
 @pytest.fixture
 def labelled(live: LiveServer) -> LiveServer:
-    """A server with three examples, one of them called wrong, whose predictions are made."""
+    """A server with three examples and their predictions; one label is wrong."""
     list(live.client.add_examples(SENT, source="a phone"))
     wait_until(lambda: pending(live.client) == 0)
     return live

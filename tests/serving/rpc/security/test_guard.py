@@ -36,7 +36,10 @@ def callers_file(folder: Path) -> Path:
 
 @pytest.fixture
 def another_model(store: ModelStore) -> None:
-    """A second model: a request that names none is refused before it starts a process."""
+    """A second model.
+
+    With two, a request that names none is refused before it starts a process.
+    """
     publish_tiny(store, name="shapes")
 
 

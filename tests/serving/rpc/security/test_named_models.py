@@ -58,7 +58,7 @@ def tenant(live: LiveServer) -> Iterator[Client]:
 
 
 def naming(kind: Any, name: str) -> list[Message]:  # noqa: ANN401 - a descriptor, of which protobuf has two classes
-    """Return requests of a kind, each with the model's name in another place where one belongs."""
+    """Return requests of a kind, each naming the model in another place."""
     request = message_factory.GetMessageClass(kind)
     found: list[Message] = [request(**{field: name}) for field in NAMES if field in kind.fields_by_name]
     for field in INNER:
@@ -69,7 +69,10 @@ def naming(kind: Any, name: str) -> list[Message]:  # noqa: ANN401 - a descripto
 
 
 def test_no_rpc_lets_a_caller_name_a_model_that_is_not_its_own_whether_it_is_there_or_not(live: LiveServer) -> None:
-    """Every RPC that reflection shows: who adds one whose request names no model says why that is well."""
+    """Every RPC that reflection shows.
+
+    Add one whose request names no model to ``OF_NO_MODEL``, with the reason why that is safe.
+    """
     unnamed = set()
     with grpc.insecure_channel(live.target) as channel:
         for rpc, method in rpcs_of(channel).items():

@@ -44,7 +44,7 @@ def authority(tmp_path: Path) -> Authority:
 
 @pytest.fixture
 def tls(authority: Authority) -> dict[str, Path]:
-    """What a server with TLS is told."""
+    """Settings of a server with TLS."""
     cert, key = authority.issue("server", "127.0.0.1")
     return {"tls_cert": cert, "tls_key": key}
 

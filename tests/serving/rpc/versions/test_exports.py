@@ -23,7 +23,7 @@ PICTURES = 30
 
 @pytest.fixture
 def kept(store: ModelStore) -> Iterator[LiveServer]:
-    """A server whose examples have the pictures that its version was validated on."""
+    """A server whose examples have the pictures of its version's validation."""
     with closing(ExamplesStore(store.root / ".examples")) as examples:
         for label in ("red", "green", "blue"):
             for number in range(PICTURES):

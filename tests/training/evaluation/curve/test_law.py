@@ -14,7 +14,10 @@ Answers = npt.NDArray[np.bool_]
 
 
 def answers(pictures: int, errors: list[float], random: np.random.Generator) -> Answers:
-    """Draw right answers [1, pictures, heads] of heads with these errors; a hard picture is hard for all of them."""
+    """Draw right answers [1, pictures, heads] of heads with these errors.
+
+    A hard picture is hard for all of them.
+    """
     hardness = np.sqrt(0.8) * random.normal(size=(pictures, 1)) + np.sqrt(0.2) * random.normal(
         size=(pictures, len(errors))
     )
