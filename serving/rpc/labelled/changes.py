@@ -1,5 +1,6 @@
 """Changes of many labels at once, and of labels themselves."""
 
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import Final, TypedDict
@@ -42,62 +43,61 @@ class LabelWrites:
 
     async def relabel(self, request: pb.RelabelExamplesRequest) -> pb.RelabelExamplesResponse:
         """Relabel examples."""
-        name = self._models.resolve(request.name)
-        await self._intake.check_allowed(self._models.held(name), request.label)
-        relabel = partial(self._examples.bulk.relabel, name, request.sha256, request.label)
-        result = await self._threads.writes.run(relabel, annotator=request.annotator, **self.caller_arguments())
-        self._note(name, result, request.label)
-        return pb.RelabelExamplesResponse(**vars(result))
+        await self._intake.check_allowed(self._models.held(request.name), request.label)
+        relabel = partial(self._examples.bulk.relabel, label=request.label)
+        return pb.RelabelExamplesResponse(**vars(await self._change(request, relabel, label=request.label)))
 
     async def remove(self, request: pb.RemoveExamplesRequest) -> pb.RemoveExamplesResponse:
         """Remove examples."""
-        name = self._models.resolve(request.name)
-        remove = partial(self._examples.bulk.remove, name, request.sha256, why=request.why)
-        result = await self._threads.writes.run(remove, annotator=request.annotator, **self.caller_arguments())
-        self._note(name, result, _REMOVED)
-        return pb.RemoveExamplesResponse(**vars(result))
+        remove = partial(self._examples.bulk.remove, why=request.why)
+        return pb.RemoveExamplesResponse(**vars(await self._change(request, remove, label=_REMOVED)))
 
     async def restore(self, request: pb.RestoreExamplesRequest) -> pb.RestoreExamplesResponse:
         """Restore examples."""
-        name = self._models.resolve(request.name)
-        restore = partial(self._examples.bulk.restore, name, request.sha256)
-        result = await self._threads.writes.run(restore, annotator=request.annotator, **self.caller_arguments())
-        self._note(name, result)
-        return pb.RestoreExamplesResponse(**vars(result))
+        return pb.RestoreExamplesResponse(**vars(await self._change(request, self._examples.bulk.restore)))
 
     async def rename_label(self, request: pb.RenameLabelRequest) -> pb.RenameLabelResponse:
         """Rename a label, or merge it."""
-        name = self._models.resolve(request.name)
-        rename = partial(self._examples.label_changes.rename, name, request.label, request.new_label)
-        said = {"annotator": request.annotator, "why": request.why, "caller": caller()}
-        changed = await self._threads.writes.run(rename, merge=request.merge, known=self._known(name), **said)
-        self._note_change(name, changed)
+        rename = partial(self._examples.label_changes.rename, new_label=request.new_label, merge=request.merge)
+        changed = await self._change_label(request, rename)
         return pb.RenameLabelResponse(change=change_message(changed.change), examples=changed.examples)
 
     async def remove_label(self, request: pb.RemoveLabelRequest) -> pb.RemoveLabelResponse:
         """Remove a label and its examples."""
-        name = self._models.resolve(request.name)
-        remove = partial(self._examples.label_changes.remove, name, request.label)
-        said = {"annotator": request.annotator, "why": request.why, "caller": caller()}
-        changed = await self._threads.writes.run(remove, known=self._known(name), **said)
-        self._note_change(name, changed)
+        changed = await self._change_label(request, self._examples.label_changes.remove)
         return pb.RemoveLabelResponse(change=change_message(changed.change), examples=changed.examples)
 
     def caller_arguments(self) -> CallerArguments:
         """Return the caller, and the quota of labels."""
         return {"caller": caller(), "hourly_quota": self._intake.rules.per_hour}
 
+    async def _change(
+        self,
+        request: pb.RelabelExamplesRequest | pb.RemoveExamplesRequest | pb.RestoreExamplesRequest,
+        change: Callable[..., BulkResult],
+        **noted: str,
+    ) -> BulkResult:
+        """Make a change of many examples, and note it, with what else is to be ``noted``."""
+        name, by = self._models.resolve(request.name), self.caller_arguments()
+        result = await self._threads.writes.run(change, name, request.sha256, annotator=request.annotator, **by)
+        self._predictor.wake(name)
+        note_effect(model=name, examples=result.changed, **noted)
+        return result
+
+    async def _change_label(
+        self, request: pb.RenameLabelRequest | pb.RemoveLabelRequest, change: Callable[..., Changed]
+    ) -> Changed:
+        """Make a change of a label itself, and note it."""
+        name = self._models.resolve(request.name)
+        said = {"annotator": request.annotator, "why": request.why, "caller": caller()}
+        changed = await self._threads.writes.run(change, name, request.label, known=self._known(name), **said)
+        self._predictor.wake(name)
+        made = changed.change
+        note_effect(model=name, examples=changed.examples, label=made.label, new_label=made.new_label or _REMOVED)
+        return changed
+
     def _known(self, name: str) -> KnownLabels:
         """Return the labels that the served version knows; none where none is served."""
         with suppress(PreconditionError):
             return known_labels(self._models.get(name))
         return NO_LABELS
-
-    def _note(self, name: str, result: BulkResult, label: str | None = None) -> None:
-        self._predictor.wake(name)
-        note_effect(model=name, examples=result.changed, **({} if label is None else {"label": label}))
-
-    def _note_change(self, name: str, changed: Changed) -> None:
-        self._predictor.wake(name)
-        change = changed.change
-        note_effect(model=name, examples=changed.examples, label=change.label, new_label=change.new_label or _REMOVED)
