@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import numpy as np
-from sqlalchemy import Column, Engine, Select, select
+from sqlalchemy import Column, ColumnElement, Engine, Select, and_, select
 
 from regraft.model.artifact import FloatArray
 from regraft.model.card import EmbeddingKey
@@ -14,10 +14,14 @@ from regraft.stores.database.tables import embeddings
 _CHUNK: Final = 400
 
 
+def under(key: EmbeddingKey) -> ColumnElement[bool]:
+    """Select the embeddings of a key."""
+    return and_(embeddings.c.backbone == key.backbone, embeddings.c.image_spec == key.image_spec)
+
+
 def embedded(sha256: Column[str], key: EmbeddingKey) -> Select[tuple[str]]:
     """Select the embedding of the picture that a row of a column names."""
-    here = embeddings.c.backbone == key.backbone, embeddings.c.image_spec == key.image_spec
-    return select(embeddings.c.sha256).where(embeddings.c.sha256 == sha256, *here)
+    return select(embeddings.c.sha256).where(embeddings.c.sha256 == sha256, under(key))
 
 
 class EmbeddingCache:
@@ -34,12 +38,8 @@ class EmbeddingCache:
         with reading(self._engine, "cannot read embeddings") as connection:
             for start in range(0, len(wanted), _CHUNK):
                 chunk = wanted[start : start + _CHUNK]
-                query = select(embeddings.c.sha256, embeddings.c.vector).where(
-                    embeddings.c.backbone == key.backbone,
-                    embeddings.c.image_spec == key.image_spec,
-                    embeddings.c.sha256.in_(chunk),
-                )
-                for sha256, vector in connection.execute(query):
+                query = select(embeddings.c.sha256, embeddings.c.vector)
+                for sha256, vector in connection.execute(query.where(under(key), embeddings.c.sha256.in_(chunk))):
                     vectors[sha256] = np.frombuffer(vector, "<f4")
         return vectors
 

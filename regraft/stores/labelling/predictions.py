@@ -13,6 +13,7 @@ from regraft.model.artifact import FloatArray
 from regraft.model.card import EmbeddingKey
 from regraft.stores.database.engine import insert_or, reading, transaction
 from regraft.stores.database.tables import embeddings, examples, predictions
+from regraft.stores.embeddings import under
 
 _KEY_CHARACTERS: Final = 16
 UNKNOWN_LABEL: Final = -1.0
@@ -116,14 +117,13 @@ class Predictions:
             after: only those whose hash comes after this one.
             most: no more than so many.
         """
-        embedded = embeddings.c.backbone == key.backbone, embeddings.c.image_spec == key.image_spec
         query: Select[Any] = (
             select(examples.c.sha256, examples.c.label)
             .where(
                 examples.c.model == model,
                 examples.c.sha256 > after,
                 ~exists_by_key(predictions, holds(head)),
-                exists_by_key(embeddings, embeddings.c.sha256 == examples.c.sha256, *embedded),
+                exists_by_key(embeddings, embeddings.c.sha256 == examples.c.sha256, under(key)),
             )
             .order_by(examples.c.sha256)
             .limit(most)
@@ -131,7 +131,7 @@ class Predictions:
         with reading(self._engine, "cannot read the examples") as connection:
             rows = connection.execute(query).all()
             hashes = [row.sha256 for row in rows]
-            there = select(embeddings.c.sha256, embeddings.c.vector).where(embeddings.c.sha256.in_(hashes), *embedded)
+            there = select(embeddings.c.sha256, embeddings.c.vector).where(embeddings.c.sha256.in_(hashes), under(key))
             vectors = {row.sha256: np.frombuffer(row.vector, "<f4") for row in connection.execute(there)}
         embedding = np.array([vectors[sha256] for sha256 in hashes], np.float32)
         return Unpredicted(tuple(hashes), tuple(row.label for row in rows), embedding)

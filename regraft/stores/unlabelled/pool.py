@@ -21,7 +21,7 @@ from regraft.model.artifact import FloatArray
 from regraft.model.card import EmbeddingKey
 from regraft.stores.database.engine import one_at_a_time, reading, transaction, unused
 from regraft.stores.database.tables import embeddings, examples, pooled_pictures
-from regraft.stores.embeddings import embedded
+from regraft.stores.embeddings import embedded, under
 from regraft.stores.images import Bounds, EncodedPicture, ImageFile, ImageFiles, keep_again, keep_all
 
 _LOCK: Final = "the pool"
@@ -245,8 +245,7 @@ class PicturePool:
                 makes a random choice of what is more than ``most``.
         """
         sha256 = pooled_pictures.c.sha256
-        here = embeddings.c.backbone == key.backbone, embeddings.c.image_spec == key.image_spec
-        query = select(sha256, embeddings.c.vector).join(embeddings, and_(embeddings.c.sha256 == sha256, *here))
+        query = select(sha256, embeddings.c.vector).join(embeddings, and_(embeddings.c.sha256 == sha256, under(key)))
         query = query.where(_unlabelled(model)).order_by(sha256)
         found: dict[str, FloatArray] = {}
         with reading(self._engine, "cannot read the pool") as connection:
