@@ -236,12 +236,8 @@ def _with_all(row: Any, side: Any, prediction: Prediction | None, order: Order) 
 
 
 def _value(example: Example, prediction: Prediction | None, order: Order) -> str | float:
-    if order is Order.NEWEST:
-        return example.added_at
-    if prediction is None or order is Order.HASH:
+    """Return the value that an order sorts an example by."""
+    if order is Order.HASH:
         return ""
-    return {
-        Order.LIKELY_WRONG: prediction.doubt,
-        Order.LEAST_SURE: prediction.probability,
-        Order.MOST_NOVEL: prediction.novelty,
-    }[order]
+    value: str | float = getattr(prediction if order in OF_PREDICTIONS else example, _SORTING[order].column.name)
+    return value
