@@ -19,6 +19,7 @@ from sqlalchemy import (
     insert,
     not_,
     select,
+    true,
     update,
 )
 
@@ -330,15 +331,14 @@ class Labels:
 
     def in_force(self, model: str, *, quarantined: bool = False) -> list[Example]:
         """Return the examples in force, or in quarantine, ordered by hash."""
-        query = _EXAMPLES.where(examples.c.model == model).order_by(examples.c.sha256)
-        if quarantined:
-            query = query.where(examples.c.quarantine != "")
-        with reading(self._engine, "cannot read the examples") as connection:
-            return [Example(*row) for row in connection.execute(query)]
+        return self._where(model, examples.c.quarantine != "" if quarantined else true())
 
     def sent(self, model: str) -> list[Example]:
         """Return the examples in force that people sent, ordered by hash."""
-        query = _EXAMPLES.where(examples.c.model == model, not_(examples.c.is_original)).order_by(examples.c.sha256)
+        return self._where(model, not_(examples.c.is_original))
+
+    def _where(self, model: str, condition: ColumnElement[bool]) -> list[Example]:
+        query = _EXAMPLES.where(examples.c.model == model, condition).order_by(examples.c.sha256)
         with reading(self._engine, "cannot read the examples") as connection:
             return [Example(*row) for row in connection.execute(query)]
 
@@ -366,9 +366,8 @@ class Labels:
 
     def known(self, model: str, hashes: Sequence[str]) -> set[str]:
         """Return those hashes that are examples, in force or removed."""
-        here = label_history.c.model == model, label_history.c.sha256.in_(hashes)
         with reading(self._engine, "cannot read the examples") as connection:
-            return set(connection.execute(select(label_history.c.sha256).where(*here)).scalars())
+            return ever_labelled(connection, model, hashes)
 
     def removed(self, model: str) -> set[str]:
         """Return the hashes of removed examples, which no retrain may use."""
@@ -481,6 +480,12 @@ def _as_removed(connection: Connection, model: str, sha256: str) -> Example | No
         return None
     source = next((entry.source for entry in reversed(entries) if entry.source and entry.change is None), "")
     return Example(sha256, "", source, entries[0].at, group=group_of(connection, model, sha256))
+
+
+def ever_labelled(connection: Connection, model: str, hashes: Sequence[str]) -> set[str]:
+    """Return those hashes that have a history."""
+    query = select(label_history.c.sha256).where(label_history.c.model == model, label_history.c.sha256.in_(hashes))
+    return set(connection.execute(query.distinct()).scalars())
 
 
 def set_labels(

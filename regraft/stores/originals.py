@@ -17,7 +17,7 @@ from regraft.label_rules import nfc
 from regraft.model.artifact import FloatArray
 from regraft.stores.database.engine import beside_each_other, one_at_a_time, reading, transaction
 from regraft.stores.database.tables import examples, label_history, splits
-from regraft.stores.labels import Labelling, set_labels
+from regraft.stores.labels import Labelling, ever_labelled, set_labels
 from regraft.stores.lifecycle.forget import PICTURES
 from regraft.stores.split import record_split
 
@@ -113,7 +113,8 @@ class Originals:
             one_at_a_time(connection, model)
             beside_each_other(connection, PICTURES)
             keep_again()
-            known, ever = _in_force(connection, model, batch), _ever_labelled(connection, model, batch)
+            hashes = [each.sha256 for each in batch]
+            known, ever = _in_force(connection, model, hashes), ever_labelled(connection, model, hashes)
             fresh = [each for each in batch if each.sha256 not in ever]
             news = [each for each in batch if is_live and known.get(each.sha256, each.label) not in ("", each.label)]
             labellings = [
@@ -134,19 +135,11 @@ class Originals:
             return set(connection.execute(query).scalars())
 
 
-def _in_force(connection: Connection, model: str, batch: Sequence[OriginalPicture]) -> dict[str, str]:
-    """Return the original labels of a batch, by hash; empty of those that people gave another."""
-    hashes = [each.sha256 for each in batch]
+def _in_force(connection: Connection, model: str, hashes: Sequence[str]) -> dict[str, str]:
+    """Return original labels by hash, empty where people gave another."""
     query = select(examples.c.sha256, examples.c.label, examples.c.is_original)
     rows = connection.execute(query.where(examples.c.model == model, examples.c.sha256.in_(hashes)))
     return {row.sha256: nfc(row.label) if row.is_original else "" for row in rows}
-
-
-def _ever_labelled(connection: Connection, model: str, batch: Sequence[OriginalPicture]) -> set[str]:
-    """Return which of a batch have a history."""
-    hashes = [each.sha256 for each in batch]
-    query = select(label_history.c.sha256).where(label_history.c.model == model, label_history.c.sha256.in_(hashes))
-    return set(connection.execute(query.distinct()).scalars())
 
 
 def _key(model: str, picture: OriginalPicture) -> dict[str, object]:
