@@ -36,6 +36,7 @@ from regraft.stores.lifecycle.history import (
     HistoryEntry,
     append,
     beginning_of,
+    champion_of,
     champions_of,
     deletion_of,
     etag_of_history,
@@ -176,8 +177,7 @@ class ModelStore:
 
     def champion(self, name: str) -> int | None:
         """Return the version that serves, or None while none was promoted."""
-        line = champions_of(self._read_history(name))
-        return line[-1] if line else None
+        return champion_of(self._read_history(name))
 
     def previous_champion(self, name: str) -> int | None:
         """Return the champion that a rollback goes back to, or None."""

@@ -34,7 +34,7 @@ from regraft.stores.lifecycle.history import (
     HistoryEntry,
     append,
     beginning_of,
-    champions_of,
+    champion_of,
     deletion_of,
     etag_of_history,
 )
@@ -185,7 +185,7 @@ class ModelFolders:
                 entry = deletion_of(history)
                 if entry is None:
                     check_etag(etag, etag_of_history(name, history), f"model {name!r}")
-                    champion = [None, *champions_of(history)][-1]
+                    champion = champion_of(history)
                     entry = HistoryEntry("delete", 0, champion, who, why, _by(request_id), utc_now())
                     check_wanted()
                     append(folder, entry)
@@ -220,7 +220,7 @@ class ModelFolders:
             folder = self.of(name)
             if not folder.is_dir():
                 raise NotFoundError(f"there is no model {name!r} in the trash of {self.root}")
-            champion = [None, *champions_of(self._histories.of(folder))][-1]
+            champion = champion_of(self._histories.of(folder))
             entry = HistoryEntry("restore", 0, champion, who, why, _by(request_id), utc_now())
             with locked(folder / LOCK_FILE):
                 append(folder, entry)
@@ -246,7 +246,7 @@ class ModelFolders:
             for name in _names_in(place):
                 history = self._histories.of(_folder_in(place, name))
                 begun = beginning_of(history)
-                if begun and begun.backbone == backbone and not champions_of(history):
+                if begun and begun.backbone == backbone and champion_of(history) is None:
                     waiting.add(name)
         return sorted(waiting)
 

@@ -184,6 +184,11 @@ def champions_of(history: Sequence[HistoryEntry]) -> list[int]:
     return line
 
 
+def champion_of(history: Sequence[HistoryEntry]) -> int | None:
+    """Return the version that serves, or None while none was promoted."""
+    return [None, *champions_of(history)][-1]
+
+
 def shadow_of(history: Sequence[HistoryEntry]) -> int | None:
     """Return the version that shadows the champion, or None."""
     shadow = None
