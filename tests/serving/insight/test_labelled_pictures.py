@@ -11,7 +11,7 @@ from regraft.model.card import EmbeddingKey
 from regraft.stores.examples import ExamplesStore
 from regraft.stores.labelling.present_names import KnownLabels
 from regraft.stores.models import FEATURES_FILE, ModelStore
-from serving.insight.labelled_pictures import BLOCK, LabelledPictures, embeddings
+from serving.insight.labelled_pictures import BLOCK, LabelledPictures, embeddings, embeddings_at
 from tests.tiny import picture
 from tests.training.conftest import COLOUR_KEY, blobs
 from training.head.features import load_features
@@ -87,6 +87,16 @@ def test_many_embeddings_come_a_block_at_a_time(tmp_path: Path) -> None:
 
     assert [len(block) for block in blocks] == [BLOCK, 3]
     np.testing.assert_array_equal(np.concatenate(blocks), features.embedding)
+
+
+@pytest.mark.parametrize("rows", [[0, 7, BLOCK - 1, BLOCK, BLOCK + 2], [BLOCK + 1], [5], []])
+def test_some_embeddings_are_those_of_their_rows_in_whichever_block(tmp_path: Path, rows: list[int]) -> None:
+    features = blobs([BLOCK, 3], 4)
+    features.save(tmp_path / FEATURES_FILE)
+
+    found = [row for block in embeddings_at(tmp_path / FEATURES_FILE, rows) for row in block]
+
+    np.testing.assert_array_equal(np.reshape(found, (-1, 4)), features.embedding[np.array(rows, np.intp)])
 
 
 def test_a_damaged_file_is_named(store: ModelStore, examples: ExamplesStore) -> None:
