@@ -30,7 +30,7 @@ from training.retrain.evidence import Terms, anchor_of, answered_rightly, judge_
 from training.retrain.outcome import Published, conclude, published_before, reason, who
 from training.retrain.quarantine import Quarantined, quarantine
 from training.retrain.resource_limits import limited
-from training.strategies.provenance import network_of
+from training.strategies.provenance import network_recipe
 from training.versions.ground import NoVersion, read_ground
 from training.versions.publish import Challenger, Provenance, build, prove_on_files, publish
 from training.versions.read import StoredVersion, first_labels
@@ -137,7 +137,13 @@ def _make_first(
         "probe",
         {"data": "examples", **base.settings, **job.settings},
         base.seed,
-        {"strategy": "probe", "published": "probe", **network_of(base.backbone), **base.settings, "seed": base.seed},
+        {
+            "strategy": "probe",
+            "published": "probe",
+            **network_recipe(base.backbone),
+            **base.settings,
+            "seed": base.seed,
+        },
         labels_as_of=base.labels_as_of,
     )
     features = data.features

@@ -42,12 +42,12 @@ def _recipe(candidate: Candidate, settings: TrainSettings) -> dict[str, RecipeVa
         return {
             "strategy": candidate.strategy,
             "published": candidate.strategy,
-            **network_of(candidate.backbone),
+            **network_recipe(candidate.backbone),
             **candidate.imported,
             **_libraries(),
         }
     changed = bool(settings.views or candidate.finetuning_record)
-    network = network_of(candidate.backbone)
+    network = network_recipe(candidate.backbone)
     if candidate.backbone.sources:  # the version that it went on from: its network alone would not repeat it
         network["backbone"] = settings.backbone
     return {
@@ -68,7 +68,7 @@ def _recipe(candidate: Candidate, settings: TrainSettings) -> dict[str, RecipeVa
     }
 
 
-def network_of(backbone: ExportedBackbone) -> dict[str, RecipeValue]:
+def network_recipe(backbone: ExportedBackbone) -> dict[str, RecipeValue]:
     """Return a backbone's part of the recipe."""
     spec = backbone.spec
     return {
