@@ -1,4 +1,4 @@
-"""Child processes of a server: their flags, their priority, and what they say at last."""
+"""Child processes of a server: flags, priority, answers."""
 
 import argparse
 import os
@@ -33,7 +33,7 @@ def add_database_flag(parser: argparse.ArgumentParser) -> None:
 
 
 def add_limit_flags(parser: argparse.ArgumentParser, minutes: float) -> None:
-    """Add the flags of the limits, of which a time is usual, and of the log."""
+    """Add the flags of the limits and of the log."""
     parser.add_argument(
         "--minutes", type=float, default=minutes, help="the longest that it may take (default: %(default)g)"
     )
@@ -52,7 +52,7 @@ def begin(options: argparse.Namespace) -> None:
 
 
 def answer_of(work: Callable[[argparse.Namespace], dict[str, Any]], options: argparse.Namespace) -> dict[str, Any]:
-    """Do some work within its limits.
+    """Run the work of a process within its limits.
 
     Returns:
         ``{"answer": ...}``, or ``{"error": NAME, "text": ...}`` with a name of `regraft.errors`.

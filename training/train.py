@@ -346,7 +346,7 @@ def publish_candidate(
     what: str = "train",
     keep_in: ExamplesPlace | None = None,
 ) -> TrainResult:
-    """Publish a candidate, keep its pictures, and promote it unless the gate forbids.
+    """Publish a candidate, keep its pictures, and perhaps promote it.
 
     Args:
         candidate: backbone and head.
@@ -453,7 +453,10 @@ def collect_findings(candidate: Candidate, settings: TrainSettings) -> Findings:
 
 
 def _learning_curve(candidate: Candidate, settings: TrainSettings) -> LearningCurve | None:
-    """Draw the curve of a probe; a backbone that learned from the pictures knows them."""
+    """Draw the learning curve of a probe.
+
+    A backbone that learned from the pictures knows them.
+    """
     if candidate.finetuning_record or "c" not in candidate.fitted.choices:
         return None
     c = candidate.fitted.choices["c"]

@@ -1,4 +1,6 @@
-"""Job of a full training run, on the examples of a model: as ``regraft refresh``, without a folder.
+"""Job of a full training run, on the examples of a model.
+
+It is ``regraft refresh`` without a folder.
 
 Its checkpoint outlives the process, so that a second attempt goes on from there.
 """
@@ -73,7 +75,7 @@ class _JobListener:
 
 
 def train_on_examples(store: ModelStore, examples: ExamplesStore, job: RetrainJob) -> None:
-    """Train a version as a job asks, publish it, and let the gate decide.
+    """Train and publish a version for a job, through the gate.
 
     Raises:
         RegraftError: whatever keeps it from being trained.
@@ -99,7 +101,7 @@ def train_on_examples(store: ModelStore, examples: ExamplesStore, job: RetrainJo
 
 
 def settings_of(store: ModelStore, job: RetrainJob) -> TrainSettings:
-    """Return the settings of a job's run; what it does not ask for is the champion's.
+    """Return the settings of a job's run, by default the champion's.
 
     Raises:
         InvalidRequestError: what it asks for makes no sense.
@@ -133,7 +135,10 @@ def _train(store: ModelStore, examples: ExamplesStore, job: RetrainJob, context:
 def _publish(
     store: ModelStore, examples: ExamplesStore, job: RetrainJob, context: Context, trained: Trained
 ) -> Published:
-    """Publish the version, blessed or not, with its embeddings where servers look for them."""
+    """Publish the version, blessed or not, and its embeddings.
+
+    They go to the examples, where servers look for them.
+    """
     context.progress("publish", 0, 1)
     challenger = trained.challenger
     examples.embeddings.put(key_here(challenger.card), embeddings_of(challenger.features))
@@ -149,7 +154,10 @@ def _folder(store: ModelStore, job: RetrainJob) -> Path:
 
 @contextmanager
 def _run_folder(store: ModelStore, job: RetrainJob) -> Iterator[Path]:
-    """Yield the folder of a job's checkpoint, which is left only by an interruption."""
+    """Yield the folder of a job's checkpoint.
+
+    It is left only by an interruption.
+    """
     folder = _folder(store, job)
     for other in folder.parent.glob(f"{_FOLDER}*"):  # of jobs that were interrupted once too often
         if other != folder:

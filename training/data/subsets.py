@@ -62,7 +62,9 @@ def _order(dataset: Dataset, seed: int) -> list[LabelledImage]:
 
 
 def stratified_order(label_index: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64]:
-    """Order rows [n] so that any first part of them has the classes in proportion.
+    """Order rows [n] so that classes take turns.
+
+    Any first part of them has the classes in proportion.
 
     Two of each class come first. The seed shuffles the rows of each class.
     """

@@ -22,7 +22,7 @@ _REPORT_EVERY_S: Final = 0.2
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Export, and say what came of it.
+    """Export a version, and print the answer.
 
     Returns:
         The exit code: 0 where the zip is there, 1 where an error is said.
@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _export(options: argparse.Namespace) -> dict[str, Any]:
-    """Export into a folder beside the zip, pack it, and return what is in its export.json."""
+    """Export and pack a version; return the content of its export.json."""
     exported = export_version(
         ModelStore(options.store),
         options.version,
@@ -54,7 +54,7 @@ def _export(options: argparse.Namespace) -> dict[str, Any]:
 
 
 class _Reporter:
-    """A listener to progress that says each stage, and not too often how far it is."""
+    """A listener that prints the progress, not too often."""
 
     def __init__(self) -> None:
         self._stage, self._last_s = "", 0.0

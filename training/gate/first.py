@@ -1,4 +1,4 @@
-"""Judgement of a first version, which has no champion to be compared with."""
+"""Judgement of a first version, which has no champion before it."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -21,7 +21,7 @@ _WIDE: Final = 0.2
 
 @dataclass(frozen=True)
 class FirstAnswers:
-    """Answers to every picture by a head that was not fitted on it.
+    """Answers to all pictures, by heads not fitted on them.
 
     Attributes:
         right: bool [n], of training pictures out of fold, of the others by the head itself.

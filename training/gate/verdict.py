@@ -98,7 +98,7 @@ class AnchorVerdict:
 
 @dataclass(frozen=True)
 class FirstEvidence:
-    """The evidence on a version that has no champion to be compared with.
+    """The evidence on a version that has no champion before it.
 
     Attributes:
         images: training images, each answered by a head that was not fitted on it.

@@ -169,7 +169,10 @@ def fit(
 
 
 class FittedLike(Protocol):
-    """Seed and settings that a head is fitted by: a card's, or those of what a retrain builds on."""
+    """Seed and settings that a head is fitted by.
+
+    A card has them, and so has what a retrain builds on.
+    """
 
     @property
     def seed(self) -> int: ...  # noqa: D102

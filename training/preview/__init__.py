@@ -1,1 +1,4 @@
-"""A look at the next head, as a short-lived process of its own. No torch."""
+"""A look at the next head, as a process of its own.
+
+No torch.
+"""

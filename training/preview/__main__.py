@@ -19,7 +19,7 @@ _CURVE: Final = "curve"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Look, and write the answer.
+    """Look at the next head, and print the answer.
 
     Returns:
         The exit code: 0 where there is an answer, 1 where an error is it.

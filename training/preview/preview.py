@@ -1,4 +1,4 @@
-"""Preview of a retrain: the head that it would make now, and how good that is.
+"""Preview of a retrain: its head and verdict, were it now.
 
 Nothing is written: no version, no job, no side of the split, no label in quarantine.
 """
@@ -54,7 +54,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Preview:
-    """What a retrain would make now.
+    """The head that a retrain would make now, and its verdict.
 
     Attributes:
         champion: the version that it would compete with; 0: it would be the first.
@@ -169,7 +169,10 @@ def _curve(ground: Ground, data: RetrainData, c: float) -> LearningCurve:
 
 
 def _without(data: RetrainData, suspects: Sequence[SuspectLabel]) -> RetrainData:
-    """Leave suspects out, which count as missing of the class that they are read as."""
+    """Leave suspects out of the data.
+
+    They count as missing of the class that they are read as.
+    """
     features = data.features
     read_as = {suspect.sha256: suspect.answer for suspect in suspects}
     kept = ~np.isin(features.sha256, list(read_as))
@@ -191,7 +194,7 @@ def _measured(features: Features, answers: FloatArray, rows: npt.NDArray[np.bool
 
 
 def _cells(features: Features, answers: FloatArray, judged: npt.NDArray[np.bool_]) -> tuple[Cell, ...]:
-    """Return the cells of the confusion matrix that have pictures, the largest first."""
+    """Return the filled cells of the confusion matrix, largest first."""
     said = answers.argmax(axis=1)
     confusion = Confusion(
         features.labels,

@@ -264,7 +264,7 @@ def gather(
 
 
 def fit_on(ground: Ground, data: RetrainData, progress: Progress = silent) -> FittedHead:
-    """Fit the head of a retrain, by the seed and settings of what it builds on."""
+    """Fit the head of a retrain, by the settings of its ground."""
     return refit(ground, data.features, data.additional, progress, missing=data.missing)
 
 
@@ -330,7 +330,10 @@ def embed_missing(
 
 
 def stored_embeddings(champion: Ground, names: Iterable[str], examples: ExamplesStore) -> dict[str, FloatArray]:
-    """Return embeddings by hash, as far as there are: the champion's own, and those made while serving."""
+    """Return the embeddings at hand, by hash.
+
+    They are the champion's own, and those made while serving.
+    """
     own = embeddings_of(champion.features)
     return own | examples.embeddings.get(champion.key, [name for name in names if name not in own])
 
@@ -338,7 +341,10 @@ def stored_embeddings(champion: Ground, names: Iterable[str], examples: Examples
 def _additional(
     champion: Ground, features: Features, examples: ExamplesStore, progress: Progress, *, only_carried: bool
 ) -> Additional | None:
-    """Return the champion's additional rows, and views of new pictures unless only theirs are asked for."""
+    """Return the champion's additional rows, and views of new pictures.
+
+    The views are left out with ``only_carried``.
+    """
     if champion.additional is None:
         return None
     rows = champion.additional.carried_over(champion.features, features)

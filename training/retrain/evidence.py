@@ -163,7 +163,7 @@ def judge_first_version(
 
 
 def _likely_wrong(features: Features, unseen: FloatArray, judged: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """Mark labels [n] that are likely wrong, by answers [n, K] to the judged rows."""
+    """Mark likely wrong labels [n], by answers [n, K] to judged rows."""
     suspect = np.zeros(len(judged), np.bool_)
     rows = np.flatnonzero(judged)
     suspect[rows[label_errors(unseen[rows], features.label_index[rows])]] = True
@@ -193,7 +193,7 @@ def _answers(champion: Features, before: FloatArray, data: RetrainData, after: F
 def anchor_of(
     champion: StoredVersion, store: ModelStore, examples: ExamplesStore, model: str, challenger: Features
 ) -> Anchor:
-    """Return the anchor of the best versions up to the champion, for a challenger.
+    """Return the anchor of the versions so far, for a challenger.
 
     Where the champion has none, one begins with its pictures that nobody sent. Only those of the challenger are left.
     """

@@ -107,7 +107,9 @@ def suspects_among(
     model: str,
     first: Mapping[str, str] = NO_LABELS,
 ) -> list[SuspectLabel]:
-    """Find the labels of examples that a retrain would quarantine, worst first; ``first`` as in `quarantine`.
+    """Find the labels that a retrain would quarantine, worst first.
+
+    ``first`` are as in `quarantine`.
 
     Raises:
         StorageError: the examples cannot be read.

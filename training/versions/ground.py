@@ -1,4 +1,7 @@
-"""What a retrain builds on: a champion, or the backbone that a model began with. No torch."""
+"""Ground of a retrain: a champion, or the backbone begun with.
+
+No torch.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -30,7 +33,9 @@ _SETTINGS: Final[Mapping[str, Any]] = MappingProxyType({"balance": "auto", "view
 
 
 class Ground(Protocol):
-    """A version, or none yet: its pictures, its answers, and the backbone that embeds more.
+    """Ground of a retrain: pictures, answers, and a backbone.
+
+    It is a version, or what a model without one began with.
 
     Attributes:
         version: its number; 0: there is none yet.
@@ -116,7 +121,7 @@ class NoVersion:
 
 
 def read_ground(store: ModelStore, model: str, changes: "LabelChanges") -> StoredVersion | NoVersion:
-    """Read the champion of a model, or what a model without one began with.
+    """Read the champion of a model, or its beginning without one.
 
     Raises:
         PreconditionError: there is neither.
@@ -129,7 +134,9 @@ def read_ground(store: ModelStore, model: str, changes: "LabelChanges") -> Store
 
 
 def read_beginning(store: ModelStore, model: str, changes: "LabelChanges") -> NoVersion:
-    """Read what a model without a champion began with; its labels follow the ``changes``.
+    """Read the beginning of a model without a champion.
+
+    Its labels follow the ``changes``.
 
     Raises:
         PreconditionError: it did not begin so.

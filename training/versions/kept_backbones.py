@@ -1,4 +1,7 @@
-"""Backbones in the model store, for models to begin with: made, or left by a run. No torch but to export one."""
+"""Backbones in the model store, for models to begin with.
+
+They are made, or left by a run. No torch but to export one.
+"""
 
 import hashlib
 import logging
@@ -146,7 +149,7 @@ def _add(store: BackboneStore, backbone: ExportedBackbone, name: str) -> StoredB
 
 
 def _pictures(folder: Path) -> list[tuple[str, Path]]:
-    """Return the pictures of a folder, in an order as good as drawn by lot."""
+    """Return the pictures of a folder, in an arbitrary fixed order."""
     if not folder.is_dir():
         raise InvalidRequestError(f"--data: {text_of(folder)!r} is no folder")
     files = list_folder(folder, deep=True).files

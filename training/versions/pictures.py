@@ -1,4 +1,7 @@
-"""Pictures of a training run, kept as examples beside the model store. No torch."""
+"""Pictures of a training run, kept as examples.
+
+They lie beside the model store. No torch.
+"""
 
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -21,7 +24,7 @@ from training.versions.read import key_here
 
 @dataclass(frozen=True)
 class ExamplesPlace:
-    """Where examples are, as `regraft.stores.examples.open_examples` takes it."""
+    """A place of examples, as `regraft.stores.examples.open_examples` takes it."""
 
     store: Path
     folder: str = ""
@@ -34,7 +37,7 @@ class ExamplesPlace:
 
 @dataclass(frozen=True)
 class KeptPictures:
-    """What became of a run's pictures.
+    """Outcome of keeping a run's pictures.
 
     Attributes:
         place: where they are.
@@ -54,7 +57,9 @@ class KeptPictures:
 def keep_pictures(
     place: ExamplesPlace, challenger: Challenger, candidate: Candidate, context: Context, *, is_live: bool
 ) -> KeptPictures:
-    """Keep a run's pictures, so that people can see, correct and train on them again.
+    """Keep a run's pictures as examples.
+
+    People can see, correct and train on them again.
 
     No failure is one of the run.
 

@@ -78,7 +78,10 @@ class StoredVersion:
 
     @property
     def removed_labels(self) -> frozenset[str]:
-        """The features' labels that no row's label is any more, since they were removed."""
+        """The features' labels that were removed.
+
+        Their rows stay, so that these pictures keep their sides.
+        """
         gone = {nfc(label) for label in self.artifact.card.labels if called_now(label, self.changes) is None}
         return frozenset(gone - {called_now(label, self.changes) for label in self.artifact.card.labels})
 
@@ -114,7 +117,7 @@ class StoredVersion:
 
 
 def key_here(card: ModelCard) -> EmbeddingKey:
-    """Return the cache key of embeddings that a version's backbone makes on this machine."""
+    """Return the cache key of a version's embeddings on this machine."""
     return card.embedding_key.computed_in(arithmetic_here(provider_for(card.backbone.precision)))
 
 
@@ -154,7 +157,9 @@ def read_version(store: ModelStore, model: str, version: int) -> StoredVersion:
 
 
 def first_labels(store: ModelStore, model: str, changes: "LabelChanges") -> dict[str, str]:
-    """Return the labels of a first version that was made of examples, by image hash, as they are called now.
+    """Return the labels of a first version made of examples.
+
+    They go by image hash, and are as they are called now.
 
     They are its first training data, as a folder is that of other models; of these there are none.
 

@@ -1,1 +1,4 @@
-"""Learning curve: accuracy against the number of labels, and its forecast. No torch."""
+"""Learning curve: accuracy by number of labels, and its forecast.
+
+No torch.
+"""

@@ -27,7 +27,7 @@ _NAMED: Final = 5
 
 
 def learning_curve(features: Features, c: float, *, seed: int = 0, balance: Balance = "auto") -> LearningCurve:
-    """Draw the learning curve of heads on stored embeddings, and forecast how it goes on.
+    """Draw and forecast the learning curve of heads on embeddings.
 
     Rows beside the features, such as augmented views, take no part.
 
@@ -94,7 +94,7 @@ class _Asked:
 
 
 def _by_class(features: Features, found: Outcomes, counts: npt.NDArray[np.int64]) -> list[tuple[int, _Asked]]:
-    """Return what was asked of each class that every fold has pictures of."""
+    """Return the asked pictures of each class that fills every fold."""
     classes, labels = features.label_index[found.rows], len(features.sha256)
     return [
         (int(index), _Asked(found.right[:, classes == index], features.group[found.rows][classes == index], labels))
@@ -103,7 +103,7 @@ def _by_class(features: Features, found: Outcomes, counts: npt.NDArray[np.int64]
 
 
 def _too_little(features: Features, counts: npt.NDArray[np.int64]) -> str:
-    """Return why there can be no curve; an empty text where there can."""
+    """Return the reason against a curve, empty if one can be drawn."""
     learned = np.bincount(features.label_index[~features.is_holdout], minlength=len(features.labels))
     classes = int(((counts >= FOLDS) & (learned > 1)).sum())
     if classes >= 2 and counts.sum() >= _FEWEST:
@@ -115,7 +115,7 @@ def _too_little(features: Features, counts: npt.NDArray[np.int64]) -> str:
 
 
 def _unknown(features: Features, counts: npt.NDArray[np.int64]) -> tuple[str, ...]:
-    """Say what the curve does not tell."""
+    """Name the gaps of the curve."""
     sentences = []
     small: Sequence[str] = [label for label, count in zip(features.labels, counts, strict=True) if count < FOLDS]
     if small:

@@ -1,4 +1,4 @@
-"""Inverse power laws of a head's error, and what they say of more labels.
+"""Inverse power laws of a head's error, and their forecasts.
 
 The error of a classifier falls about as ``floor + reach * labels ** -rate`` (Cortes et al., "Learning curves:
 asymptotic values and rate of convergence", 1993; Hestness et al., "Deep learning scaling is predictable, empirically",
@@ -33,7 +33,7 @@ _GRID: Final = 256
 def forecast(
     right: npt.NDArray[np.bool_], shares: Sequence[float], labels: int, more: int, independent: int
 ) -> Forecast:
-    """Forecast the accuracy that will be measured after ``more`` labels, drawn as those so far.
+    """Forecast the accuracy after ``more`` labels, drawn as those so far.
 
     All points of the curve are about the same pictures, so their differences are known better than their height. What
     is measured then is the mean over these pictures, by heads that learned from more, and over the new ones. The
@@ -65,10 +65,13 @@ def forecast(
 
 
 class _Laws:
-    """Laws of the error by growth, the number of labels in parts of those now."""
+    """Laws of the error by growth of the labels.
+
+    Growth is the number of labels in parts of those now.
+    """
 
     def __init__(self, now: Matrix, floor: Matrix, rate: Matrix) -> None:
-        """Make laws by their error now and at infinity, and their rates, each [laws]."""
+        """Make laws of errors now and at infinity, and rates, each [laws]."""
         self.now, self._floor, self._rate = now, floor, rate
 
     @staticmethod
@@ -84,7 +87,7 @@ class _Laws:
         return self._floor[:, None] + (self.now - self._floor)[:, None] * growth ** -self._rate[:, None]
 
     def weights(self, gained: Matrix, covariance: Matrix, shares: Matrix) -> Matrix:
-        """Weigh the laws by the likelihood of the accuracy gained since each share."""
+        """Weigh the laws by the likelihood of the gains since each share."""
         off = gained - (self.error(shares) - self.now[:, None])
         squares = np.einsum("ls,st,lt->l", off, np.linalg.inv(covariance), off)
         weight = np.exp((squares.min() - squares) / 2)
@@ -104,7 +107,10 @@ def _change_by_growth(changes: Matrix, shares: Sequence[float], growth: float) -
 
 
 def _change_by_folds(right: npt.NDArray[np.bool_]) -> float:
-    """Return the variance of a picture's change where other folds are dealt, as they will be."""
+    """Return the variance of a picture's change by other folds.
+
+    Other folds are dealt when there are more labels.
+    """
     draws = len(right)
     return 2 * float(right[..., -1].var(axis=0, ddof=1).mean()) / draws if draws > 1 else 0.0
 

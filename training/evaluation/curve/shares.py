@@ -43,7 +43,7 @@ class Outcomes:
 
 
 def outcomes(features: Features, c: float, *, seed: int = 0, balance: Balance = "auto") -> Outcomes:
-    """Fit heads on nested stratified shares and ask each the pictures of its fold.
+    """Fit heads on nested stratified shares, and ask them their folds.
 
     A draw deals all pictures to folds, and orders them; the heads of a fold learn from the first 25, 50, 75 and 100 %
     of the training pictures outside it, each beginning at the solution of the one before. So every point of the curve
@@ -69,7 +69,7 @@ def outcomes(features: Features, c: float, *, seed: int = 0, balance: Balance = 
 
 @dataclass(frozen=True)
 class _Fold:
-    """A fold of a draw: rows to learn from, in the draw's order, and to ask."""
+    """A fold of a draw: rows to learn from, rows to ask."""
 
     draw: int
     learned: Index
@@ -77,7 +77,10 @@ class _Fold:
 
 
 def _folds(features: Features, seed: int) -> list[_Fold]:
-    """Return the folds of as many draws as the work allows, or some of one."""
+    """Return the folds of the draws that the work allows.
+
+    There is at least one draw, of which a large set takes only some folds.
+    """
     most = max(1, _WORK // max(1, int((~features.is_holdout).sum())))
     draws = max(1, min(_MOST_DRAWS, most // FOLDS, max(2, len(features.sha256) // _A_DRAW)))
     folds: list[_Fold] = []
@@ -92,7 +95,10 @@ def _folds(features: Features, seed: int) -> list[_Fold]:
 
 
 def _together(rows: Index, group: Index) -> Index:
-    """Move the rows of a group to its first one: more of a burst would teach little."""
+    """Move the rows of a group to its first one.
+
+    More of a burst would teach little.
+    """
     _, first, number = np.unique(group[rows], return_index=True, return_inverse=True)
     return rows[np.argsort(first[number], kind="stable")]
 
@@ -107,7 +113,7 @@ class _Fits:
     balance: Balance
 
     def along(self, fold: _Fold) -> npt.NDArray[np.bool_]:
-        """Fit along the shares of a fold; return the right answers [asked, shares]."""
+        """Fit along the shares of a fold; return right answers [asked, shares]."""
         truth = self.features.label_index
         right = np.zeros((len(fold.asked), len(SHARES)), np.bool_)
         head: Linear | None = None
@@ -128,7 +134,10 @@ class _Fits:
 
 
 def _class_weights(label_index: Index, balance: Balance) -> Matrix:
-    """Weigh rows [n] as a fit on them would; a share may lack a class."""
+    """Weigh rows [n] as a fit on them would.
+
+    Its own function takes classes without a gap; a share may lack one.
+    """
     _, index = np.unique(label_index, return_inverse=True)
     return class_weights(index, balance)[0][index]
 

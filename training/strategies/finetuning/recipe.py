@@ -85,7 +85,10 @@ class Recipe:
         return smallest_window(self.augment)
 
     def by_flag(self) -> dict[str, Any]:
-        """Return all numbers as their flags call them, first those that the fields call otherwise."""
+        """Return all numbers by the names of their flags.
+
+        First are those that the fields call otherwise.
+        """
         numbers = asdict(self)
         return {**{flag: numbers.pop(field) for field, flag in FLAG_NAMES.items()}, **numbers}
 
