@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import re
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from typing import Final, Protocol, TypeVar, cast
@@ -14,6 +15,8 @@ from regraft.errors import InvalidRequestError
 MAX_ANSWER_BYTES: Final = 3 * 2**20
 """Every client takes 4 MiB, unless it was told to take more; the rest is for what else an answer says."""
 _QUERY_CHARACTERS: Final = 16
+_NUMBER: Final = re.compile("[0-9]{1,18}")
+"""What every database has room for."""
 
 MessageT = TypeVar("MessageT", bound=Message)
 
@@ -62,6 +65,15 @@ def page_start(request: Message, *, parts: int) -> list[str] | None:
             "page_token: it belongs to another request: repeat that one, or begin anew with an empty token"
         )
     return [str(part) for part in last]
+
+
+def numbered_start(request: Message, *, parts: int) -> list[int] | None:
+    """Return the entry that a page follows, where numbers tell it; else as `page_start`."""
+    if (start := page_start(request, parts=parts)) is None:
+        return None
+    if not all(map(_NUMBER.fullmatch, start)):
+        raise InvalidRequestError("page_token: it is none of ours: begin anew with an empty one")
+    return [*map(int, start)]
 
 
 def _query(request: Message) -> str:

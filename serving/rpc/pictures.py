@@ -14,7 +14,7 @@ from regraft.v1 import pictures_pb2_grpc as pb_grpc
 from serving.inference.registry import ModelRegistry
 from serving.retraining.add_examples import ExampleIntake, Sender, sending
 from serving.rpc.context import Context
-from serving.rpc.pages import as_many_as_fit, page_size, page_start, page_token
+from serving.rpc.pages import as_many_as_fit, numbered_start, page_size, page_token
 from serving.rpc.parsing import check_batch
 from serving.rpc.streams import answer_all, answers
 from serving.telemetry.call import forget_request, note_effect, note_first, shield
@@ -57,11 +57,9 @@ class PicturesService(pb_grpc.PicturesServicer):
 
     async def ListPictures(self, request: pb.ListPicturesRequest, _context: Context) -> pb.ListPicturesResponse:
         """List the pictures without labels, newest first, a page at a time."""
-        most, [before] = page_size(request, _MAX_PICTURES), page_start(request, parts=1) or ["0"]
-        if not before.isdecimal():
-            raise InvalidRequestError("page_token: it is none of ours: begin anew with an empty one")
+        most, [before] = page_size(request, _MAX_PICTURES), numbered_start(request, parts=1) or [0]
         name = self._models.held(request.name).name
-        listing = partial(self._pool.page, name, before=int(before), most=most + 1)
+        listing = partial(self._pool.page, name, before=before, most=most + 1)
         found = await self._threads.database.run(listing)
         usage, bounds = await self._threads.database.run(self._pool.usage, name), self._intake.rules.pool
         messages = (await self._message(each, with_image=request.with_images) for each in found[:most])

@@ -16,7 +16,7 @@ from regraft.v1 import reports_pb2 as pb
 from regraft.v1 import reports_pb2_grpc as pb_grpc
 from serving.inference.registry import ModelRegistry
 from serving.rpc.context import Context
-from serving.rpc.pages import as_many_as_fit, page_size, page_start, page_token
+from serving.rpc.pages import as_many_as_fit, numbered_start, page_size, page_token
 from serving.rpc.parsing import check_choice
 
 _FILES: Final = {
@@ -53,8 +53,8 @@ class ReportsService(pb_grpc.ReportsServicer):
         """Tell the cells of a version's confusion matrix, a page at a time."""
         if not 0 <= request.pictures <= _MAX_PICTURES:
             raise InvalidRequestError(f"pictures: {request.pictures}; it is 1 to {_MAX_PICTURES}, or 0 for {_PICTURES}")
-        most, start = page_size(request, _MAX_CELLS), page_start(request, parts=2)
-        asked, begin = (int(start[0]), int(start[1])) if start else (request.version, 0)
+        most, start = page_size(request, _MAX_CELLS), numbered_start(request, parts=2)
+        asked, begin = start or (request.version, 0)
         _, version, folder = await find_version(self._models, request.name, asked)
         confusion = await self._threads.store.run(_confusion, folder)
         cells = await self._threads.store.run(_cells, confusion, request)

@@ -6,7 +6,7 @@ import pytest
 from regraft.errors import InvalidRequestError
 from regraft.v1 import examples_pb2, models_pb2
 from regraft.v1 import retraining_pb2 as pb
-from serving.rpc.pages import MAX_ANSWER_BYTES, as_many_as_fit, page_size, page_start, page_token
+from serving.rpc.pages import MAX_ANSWER_BYTES, as_many_as_fit, numbered_start, page_size, page_start, page_token
 
 
 async def each(jobs: Iterable[pb.RetrainJob]) -> AsyncGenerator[pb.RetrainJob, None]:
@@ -58,3 +58,14 @@ def test_a_token_of_another_list_or_of_other_filters_is_refused() -> None:
             page_start(request, parts=1)
     with pytest.raises(InvalidRequestError, match="page_token"):
         page_start(examples_pb2.ListExamplesRequest(label="red", page_token=token), parts=2)
+
+
+@pytest.mark.parametrize("numbers", [("x", "0"), ("1", "-1"), ("1", "9" * 19)])
+def test_a_token_of_numbers_that_was_made_up_is_the_callers_fault(numbers: tuple[str, str]) -> None:
+    request = models_pb2.ListModelsRequest()
+    request.page_token = page_token(request, "3", "20")
+    assert numbered_start(request, parts=2) == [3, 20]
+
+    request.page_token = page_token(request, *numbers)
+    with pytest.raises(InvalidRequestError, match="page_token: it is none of ours"):
+        numbered_start(request, parts=2)
