@@ -70,9 +70,9 @@ class FittedPictures:
     def rows(self, hashes: Sequence[str]) -> _Indices:
         """Return the row [m] of each picture, -1 where it is absent."""
         wanted = np.array(hashes, "S64")
-        rows = np.minimum(np.searchsorted(self.sha256, wanted), max(len(self.sha256) - 1, 0))
         if not len(self.sha256):
             return np.full(len(wanted), -1)
+        rows = np.minimum(np.searchsorted(self.sha256, wanted), len(self.sha256) - 1)
         return np.where(self.sha256[rows] == wanted, rows, -1)
 
 
