@@ -18,7 +18,6 @@ import random
 import shutil
 import sqlite3
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -30,6 +29,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.retrain import tell
 from benchmarks.server_process import ServerProcess
 from regraft.client.client import Client, RemoteError
 from regraft.datasets.folders import list_folder, subfolders
@@ -65,13 +65,7 @@ class Steps:
         began_s = time.perf_counter()
         yield
         self.seconds[name] = time.perf_counter() - began_s
-        say(f"{name:42} {self.seconds[name]:7.2f} s")
-
-
-def say(line: str) -> None:
-    """Print a line at once."""
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
+        tell(f"{name:42} {self.seconds[name]:7.2f} s")
 
 
 def main() -> None:
@@ -93,7 +87,7 @@ def main() -> None:
             many_models(store, options.models)
         if not options.memory:
             trained = train_on_the_same(Path(scratch), [*first, *more], test)
-            say(f"regraft train on the same {len(first) + len(more)} pictures: {trained:.4f} of {len(test)} right")
+            tell(f"regraft train on the same {len(first) + len(more)} pictures: {trained:.4f} of {len(test)} right")
 
 
 def draw(data: Path, seed: int) -> tuple[Pictures, Pictures, Pictures]:
@@ -137,7 +131,7 @@ def first_model(store: Path, first: Pictures, more: Pictures, test: Pictures) ->
         try:
             client.classify(test[0][0].read_bytes(), name=NAME)
         except RemoteError as error:
-            say(f"Classify before a version: {error.code}: {error}")
+            tell(f"Classify before a version: {error.code}: {error}")
         with steps.step(f"AddExamples, {len(first)} pictures"):
             label(client, first)
         with steps.step("their embeddings"):
@@ -145,22 +139,22 @@ def first_model(store: Path, first: Pictures, more: Pictures, test: Pictures) ->
         with steps.step("Retrain to version 1"):
             verdict = retrain(client).verdict
         evidence = verdict.first
-        say(
+        tell(
             f"evidence: cross-validated {evidence.cross_validated_accuracy:.3f} ({evidence.low:.3f} to "
             f"{evidence.high:.3f}) on {evidence.images}, holdout {evidence.holdout_accuracy:.3f} on "
             f"{evidence.holdout_images}"
         )
         with steps.step("first answer"):
             client.classify(test[0][0].read_bytes(), name=NAME)
-        say(f"{'from CreateModel to the first answer':42} {sum([*steps.seconds.values()][1:]):7.2f} s")
-        say(f"version 1: {accuracy(client, test):.4f} of {len(test)} right")
+        tell(f"{'from CreateModel to the first answer':42} {sum([*steps.seconds.values()][1:]):7.2f} s")
+        tell(f"version 1: {accuracy(client, test):.4f} of {len(test)} right")
         with steps.step(f"AddExamples, {len(more)} pictures more"):
             label(client, more)
         with steps.step("their embeddings"):
             until_embedded(store, len(first) + len(more))
         with steps.step("Retrain to version 2"):
             retrain(client)
-        say(f"version {client.get_model(NAME).champion}: {accuracy(client, test):.4f} of {len(test)} right")
+        tell(f"version {client.get_model(NAME).champion}: {accuracy(client, test):.4f} of {len(test)} right")
 
 
 def label(client: Client, pictures: Pictures, name: str = NAME) -> None:
@@ -222,7 +216,7 @@ def many_models(store: Path, count: int) -> None:
         for name in names[1:]:
             client.create_model(name, backbone, who="benchmark")
         each_mb = (server.resident_mb() - with_session) / (count - 1)
-        say(f"the session takes {with_session - before:.1f} MB, a further model without a version {each_mb:.3f} MB")
+        tell(f"the session takes {with_session - before:.1f} MB, a further model without a version {each_mb:.3f} MB")
         taken: list[float] = []
         for name in names:
             for _ in client.add_examples(pictures, name=name):
@@ -233,9 +227,9 @@ def many_models(store: Path, count: int) -> None:
         answering = [model for model in client.list_models() if model.served_version]
         later = np.arange(count)[count // 5 :]
         slope = float(np.polyfit(later, np.array(taken)[later], 1)[0])
-        say(f"{len(answering)} models of {CLASSES} classes answer; sessions opened since the start: {sessions(log)}")
-        say(f"the server: {before:.1f} MB before, {taken[0]:.1f} with one version, {taken[-1]:.1f} with {count}")
-        say(f"a further model of {CLASSES} classes: {slope:.3f} MB (slope over the last {len(later)})")
+        tell(f"{len(answering)} models of {CLASSES} classes answer; sessions opened since the start: {sessions(log)}")
+        tell(f"the server: {before:.1f} MB before, {taken[0]:.1f} with one version, {taken[-1]:.1f} with {count}")
+        tell(f"a further model of {CLASSES} classes: {slope:.3f} MB (slope over the last {len(later)})")
 
 
 def noise(number: int, colour: int) -> npt.NDArray[np.uint8]:

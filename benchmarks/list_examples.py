@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from itertools import islice
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
@@ -121,11 +121,12 @@ def _fill(url: str, count: int, head: Head, key: EmbeddingKey) -> None:
     engine.dispose()
 
 
-def _milliseconds(ask: Callable[[], object]) -> float:
+def _milliseconds(pages: Callable[[], Iterator[object]]) -> float:
+    """Measure the first of some pages."""
     taken = []
     for _ in range(_RUNS):
         began_s = time.perf_counter()
-        ask()
+        next(pages())
         taken.append(1000 * (time.perf_counter() - began_s))
     return median(taken)
 
@@ -153,12 +154,9 @@ def _measure(name: str, url: str, root: Path, arguments: argparse.Namespace) -> 
         server.forget_peak()
         for what, asked in _ASKED.items():
             every = [(len(page.examples), page.next_page_token) for page in client.example_pages(**asked)]
-            half = next(islice((token for _, token in every), len(every) // 2, None)) if len(every) > 1 else ""
-
-            def first(token: str = "", asked: dict[str, Any] = asked) -> object:
-                return next(client.example_pages(**asked, page_size=arguments.page, page_token=token))
-
-            times = _milliseconds(first), _milliseconds(lambda first=first, half=half: first(half))  # type: ignore[misc]  # called at once
+            half = every[len(every) // 2][1] if len(every) > 1 else ""
+            pages = partial(client.example_pages, **asked, page_size=arguments.page)
+            times = _milliseconds(pages), _milliseconds(partial(pages, page_token=half))
             count = sum(size for size, _ in every)
             sys.stdout.write(f"| {what} | {times[0]:.0f} | {times[1]:.0f} | {count:,} |\n")
             sys.stdout.flush()
