@@ -28,7 +28,7 @@ _PART_BYTES: Final = 2**20
 
 @dataclass(frozen=True)
 class ExportJob:
-    """What to export.
+    """Arguments of one export.
 
     Attributes:
         version: ``NAME:VERSION``.
@@ -73,7 +73,9 @@ class Exports:
         self._pool = pool
 
     async def run(self, job: ExportJob) -> AsyncGenerator[dict[str, Any] | bytes, None]:
-        """Export, and yield how far it is, then ``{"answer": ..., "size_bytes": ...}``, then the bytes of the zip.
+        """Export, and yield progress, the answer, and the zip.
+
+        The answer is ``{"answer": ..., "size_bytes": ...}``; the bytes of the zip follow in parts.
 
         Raises:
             OverloadedError: too many wait.
@@ -89,7 +91,11 @@ class Exports:
                 loop.call_soon_threadsafe(facts.put_nowait, fact)
 
         def put_part(part: bytes) -> bool:
-            """Put the next part when the one before is sent; False once nobody wants it."""
+            """Put the next part when the one before is sent.
+
+            Returns:
+                False once nobody wants it.
+            """
             while not room.acquire(timeout=1.0):
                 if child.is_over:
                     return False
@@ -106,7 +112,7 @@ class Exports:
 
 
 def _export(child: Child, put: Callable[[dict[str, Any]], None], put_part: Callable[[bytes], bool]) -> None:
-    """Run a child, pass on what it says, then the zip that it wrote."""
+    """Run a child, and pass on its words and its zip."""
     folder = Path(tempfile.mkdtemp(prefix="regraft-export-"))
     out = folder / "export.zip"
     try:

@@ -478,7 +478,10 @@ class Server:
             tasks.repeat("start retrains that are due", self._schedule.look, self._schedule.look_every_s)
 
     async def _measure_backbones(self, models_are_loaded: asyncio.Event) -> None:
-        """Measure a backbone, once those of the models were, whose plans nothing shall disturb."""
+        """Measure a backbone, after those of the models.
+
+        Nothing shall disturb the measurements of their plans.
+        """
         await models_are_loaded.wait()
         await self._picture_times.look()
 
@@ -505,7 +508,10 @@ class Server:
         await self._set_health()
 
     def _readiness_problem(self) -> str:
-        """Return an empty text while a model answers, takes its first examples or can begin, and the server stays."""
+        """Return an empty text while the server is ready.
+
+        Then a model answers, takes its first examples or can begin, and the server does not stop.
+        """
         if self._is_stopping:
             return "the server is stopping"
         is_ready = self.models.names_held() or (self._can_begin and not self.models.stored.names())

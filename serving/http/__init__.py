@@ -1,1 +1,1 @@
-"""The servicers over HTTP too: one rule, two mouths."""
+"""The servicers over HTTP."""

@@ -1,4 +1,4 @@
-"""A call over HTTP: until its end, its deadline, or until the client leaves."""
+"""A call over HTTP, with a deadline; its client may leave."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -23,7 +23,7 @@ class GoneError(Exception):
 
 
 class OneMessage:
-    """A stream of one message, which is read when it is asked for."""
+    """A stream of one message, read when it is asked for."""
 
     def __init__(self, read: Callable[[], Awaitable[Any]]) -> None:
         """Read by ``read``; what it raises of the caller's fault is yielded."""
@@ -64,7 +64,10 @@ async def answer(exchange: Exchange, method: Method, read: Callable[[], Awaitabl
 async def answer_all(
     exchange: Exchange, method: Method, requests: AsyncIterator[Any], send: Callable[[Any], Awaitable[None]]
 ) -> None:
-    """Send each response of a method, which may be one or a stream of them; see `answer`."""
+    """Send each response of a method; see `answer`.
+
+    There may be one, or a stream of them.
+    """
     context = _arrived(exchange, method)
     async with _attended(exchange, context):
         if not method.streams_out:

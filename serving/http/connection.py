@@ -41,7 +41,10 @@ class Bounds:
 
 
 class BoundedConnection(H11Protocol):
-    """A connection whose client is waited for only so long; the `Peer` of its requests."""
+    """A connection with a bounded wait for its client.
+
+    It is the `Peer` of its requests.
+    """
 
     def __init__(self, config: uvicorn.Config, state: "_State", bounds: Bounds) -> None:
         """See `H11Protocol`."""
@@ -68,7 +71,7 @@ class BoundedConnection(H11Protocol):
         self._look()
 
     def data_received(self, data: bytes) -> None:
-        """Take what came, and bound the wait for the rest of a head."""
+        """Take data, and bound the wait for a head's rest."""
         super().data_received(data)
         self._look()
 
@@ -112,7 +115,10 @@ class BoundedConnection(H11Protocol):
         self._stalled = self.loop.call_later(self._bounds.patience_s, self._check_progress)
 
     def _look(self) -> None:
-        """Begin or end the time for a head, or for what follows a refusal."""
+        """Begin or end the time for what must come soon.
+
+        That is a head, or what follows a refusal.
+        """
         theirs, ours = self.conn.their_state, self.conn.our_state
         head = theirs is h11.IDLE
         refused = theirs is h11.SEND_BODY and ours in (h11.DONE, h11.MUST_CLOSE)
@@ -141,7 +147,10 @@ class Listener:
         self._state = state
 
     async def close(self, patience_s: float) -> None:
-        """Take no new connection, close each when it has answered, and cut what then is left."""
+        """Take no new connection, and close each that has answered.
+
+        What is left after ``patience_s`` is cut.
+        """
         self._server.close()
         for connection in list(self._state.connections):
             connection.shutdown()
@@ -155,7 +164,10 @@ class Listener:
 async def serve(
     application: Callable[..., Any], listening: "socket", tls: ssl.SSLContext | None, bounds: Bounds
 ) -> Listener:
-    """Answer what comes to a bound socket with an ASGI application; close the listener."""
+    """Answer at a bound socket with an ASGI application.
+
+    Close the listener when done.
+    """
     config = uvicorn.Config(
         application,
         ws="none",
@@ -179,7 +191,7 @@ async def serve(
 
 
 def _names(certificate: dict[str, Any]) -> tuple[str, ...]:
-    """Return the names that a certificate is made out to, as gRPC does."""
+    """Return the names of a certificate, as gRPC does."""
     names = tuple(value for _, value in certificate.get("subjectAltName", ()))
     common = (value for part in certificate.get("subject", ()) for key, value in part if key == "commonName")
     return names or tuple(common)

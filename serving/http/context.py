@@ -1,4 +1,4 @@
-"""Context of a call over HTTP, with what the interceptor asks gRPC's for."""
+"""Context of a call over HTTP, in place of gRPC's."""
 
 import asyncio
 import re
@@ -75,7 +75,9 @@ class HttpContext:
 
 
 def timeout_of(headers: dict[str, str]) -> float | None:
-    """Return the seconds that Connect's or gRPC-Web's header gives a call, or None.
+    """Return the seconds that a header gives a call, or None.
+
+    The header is Connect's or gRPC-Web's.
 
     Raises:
         InvalidRequestError: it is no time.

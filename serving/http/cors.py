@@ -1,4 +1,4 @@
-"""Who may ask from a web page of another origin (CORS): nobody but those named."""
+"""Origins of web pages that may ask (CORS): only those named."""
 
 from typing import Final
 
@@ -14,9 +14,12 @@ _KEPT_S: Final = "7200"
 
 
 async def is_preflight(exchange: Exchange, origins: tuple[str, ...]) -> bool:
-    """Check where a page that asks is from, and answer a browser that asks whether it may.
+    """Check the origin of a page, and answer a browser's preflight.
 
     A page of an origin that is not named could send some requests all the same, without being told the answer.
+
+    Returns:
+        True where it was a preflight, and is answered.
 
     Raises:
         ForbiddenError: the page is from another origin.

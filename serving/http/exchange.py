@@ -40,7 +40,7 @@ class TooLargeError(InvalidRequestError):
 
 
 class Exchange:
-    """A request, read as it is asked for, and the response to it.
+    """A request, read on demand, and the response to it.
 
     Attributes:
         method: GET, POST and so on.
@@ -53,7 +53,10 @@ class Exchange:
     """
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Take what the server hands to an application; `check_head` it before anything else."""
+        """Take what the server hands to an application.
+
+        `check_head` comes before anything else.
+        """
         self.method: str = scope["method"]
         self.path: str = scope["raw_path"].decode("ascii", "replace")
         self.query: str = scope["query_string"].decode("ascii", "replace")
@@ -69,7 +72,9 @@ class Exchange:
         self._send = send
 
     def check_head(self) -> None:
-        """Check the size of the head, which comes at once where it is not too large for a connection.
+        """Check the size of the head.
+
+        It comes at once where it is not too large for a connection.
 
         Raises:
             HugeHeadError: it is too large.
@@ -127,7 +132,10 @@ class Exchange:
         await self._send({"type": "http.response.start", "status": status, "headers": encoded})
 
     async def write(self, data: bytes, *, is_last: bool = False) -> None:
-        """Send a part of the response's body; waits while the client takes nothing."""
+        """Send a part of the response's body.
+
+        It waits while the client takes nothing.
+        """
         await self._send({"type": "http.response.body", "body": data, "more_body": not is_last})
 
 

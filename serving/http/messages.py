@@ -60,7 +60,7 @@ def from_json(data: bytes, message: MessageT, *, ignore_unknown: bool = False) -
 
 
 def as_json(message: Message) -> bytes:
-    """Return a message as JSON, with the fields that have their default values too."""
+    """Return a message as JSON, with fields of default values."""
     plain = json_format.MessageToDict(message, always_print_fields_with_no_presence=True)
     return json.dumps(plain, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
 

@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 
 
 class Registry(Protocol):
-    """What servicers are registered with: gRPC's server, or what stands before it."""
+    """A registry of servicers: gRPC's server, or what stands before it."""
 
     def add_generic_rpc_handlers(self, handlers: Any, /) -> None: ...  # noqa: ANN401, D102 - gRPC's own
 
@@ -19,7 +19,9 @@ class Registry(Protocol):
 
 @dataclass(frozen=True)
 class Method:
-    """A method behind the interceptor: it takes a stream of requests and a context.
+    """A method behind the interceptor.
+
+    It takes a stream of requests and a context.
 
     Attributes:
         path: ``/package.Service/Method``.
@@ -39,12 +41,12 @@ class Method:
 
     @property
     def streams_out(self) -> bool:
-        """Whether it answers by a stream."""
+        """True where it answers by a stream."""
         return bool(self.descriptor.server_streaming)
 
     @property
     def streams_in(self) -> bool:
-        """Whether it is asked by a stream."""
+        """True where it is asked by a stream."""
         return bool(self.descriptor.client_streaming)
 
 

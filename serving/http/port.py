@@ -23,7 +23,10 @@ _FLUSH_S: Final = 1.0
 
 
 class HttpPort:
-    """A port; register servicers with its ``methods``, then `open`, `drain` and `close` it."""
+    """The HTTP port of a server.
+
+    Register servicers with its ``methods``, then `open`, `drain` and `close` it.
+    """
 
     def __init__(self, address: str, settings: Settings, interceptor: RpcInterceptor) -> None:
         """Prepare a port.

@@ -1,4 +1,4 @@
-"""HTTP statuses of gRPC's codes, and the headers that say when to try again."""
+"""HTTP statuses of gRPC's codes, and headers about retries."""
 
 from typing import Final
 
@@ -51,13 +51,13 @@ def details_of(error: CallError) -> list[Packed]:
 
 
 def reason_in(error: CallError) -> str:
-    """Return the word of an error for programs, such as INVALID_IMAGE; or empty."""
+    """Return an error's word for programs, such as INVALID_IMAGE, if any."""
     info = ErrorInfo()
     return info.reason if any(detail.Unpack(info) for detail in details_of(error)) else ""
 
 
 def headers_of(error: CallError) -> list[tuple[str, str]]:
-    """Return the headers that say when to try again, or how to be known."""
+    """Return the headers about retries and authentication."""
     headers = [(key, str(value)) for key, value in error.trailers if key == "retry-after"]
     if error.code is Code.UNAVAILABLE and not headers:
         headers.append(("retry-after", "1"))

@@ -11,7 +11,10 @@ Metadata: TypeAlias = Sequence[tuple[str, str | bytes]]
 
 
 class Context(Protocol):
-    """What a call is asked of its caller, and how it ends; gRPC's own context is one."""
+    """Context of a call: what is known of it, and its end.
+
+    gRPC's own is one.
+    """
 
     def time_remaining(self) -> float | None:
         """Return the seconds until the deadline; None where there is none."""

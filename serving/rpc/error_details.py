@@ -21,7 +21,7 @@ _MAX_DESCRIPTION: Final = 100
 
 
 def trailers_of(error: BaseException, call: Call | None, request: Any = None) -> tuple[tuple[str, str | bytes], ...]:  # noqa: ANN401 - any message, or none
-    """Return the trailing metadata of an error: hints for retries, and its details.
+    """Return the trailing metadata of an error: retry hints and details.
 
     Args:
         error: that ends a call.
@@ -53,7 +53,10 @@ def _packed(detail: Message) -> Packed:
 
 
 def _field_of(error: CallerError, text: str, request: Any) -> str:  # noqa: ANN401 - any message, or none
-    """Return the field of a request that an error is about, such as limits.max_drop; or empty."""
+    """Return the field that an error is about, such as limits.max_drop.
+
+    It is empty where the error is about none, or the request has no such field.
+    """
     named = _NAMES_FIELD.match(text)
     path = named[0] if named else "image" if isinstance(error, InvalidImageError) else ""
     message = getattr(request, "DESCRIPTOR", None)

@@ -35,7 +35,7 @@ _OURS: Final = ("/regraft.v1.", "/inference.")
 
 
 class Arrival(NamedTuple):
-    """What is known of a call when it arrives."""
+    """Facts of a call that arrives."""
 
     method: str
     metadata: Metadata
@@ -49,7 +49,10 @@ _Streaming: TypeAlias = Callable[[Any, Any], AsyncIterator[Any]]
 
 
 def note_arrival(method: str, metadata: Metadata) -> None:
-    """Note a call that begins in this task, for the scope of its wrapped handler."""
+    """Note a call that begins in this task.
+
+    The scope of its wrapped handler takes it from here.
+    """
     _arrived.set(Arrival(method, metadata, perf_counter()))
 
 
@@ -131,9 +134,9 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
         return self._wrapped[method]
 
     def wrap(self, method: str, handler: Any) -> Any:  # noqa: ANN401 - as above
-        """Return a handler of ours that takes a stream, behind all that this port asks.
+        """Return a handler of ours, behind all that this port asks.
 
-        Whoever calls it notes the arrival first, in the same task.
+        It takes a stream. Whoever calls it notes the arrival first, in the same task.
         """
         name = method.rpartition("/")[2]
         coders = (lenient(handler.request_deserializer), handler.response_serializer)

@@ -1,4 +1,4 @@
-"""The Models service: models, their versions, and their comings and goings; the backbones of the store."""
+"""The Models service: models, their versions, and backbones."""
 
 import asyncio
 import logging
@@ -66,7 +66,10 @@ class ModelsService(pb_grpc.ModelsServicer):
         on_change: Callable[[], object],
         changes: ModelChanges,
     ) -> None:
-        """Serve ``models``, and change by ``changes`` which there are; ``on_change`` is called after a swap."""
+        """Serve ``models``.
+
+        ``changes`` creates, deletes and restores them; ``on_change`` is called after a swap.
+        """
         self._models = models
         self._threads = models.threads
         self._examples = examples
@@ -161,7 +164,7 @@ class ModelsService(pb_grpc.ModelsServicer):
         return pb.RestoreModelResponse(model=model, effect=effect)
 
     async def ListBackbones(self, request: pb.ListBackbonesRequest, _context: Context) -> pb.ListBackbonesResponse:
-        """List the backbones that a model can begin with, a page at a time."""
+        """List a page of the backbones that models can begin with."""
         most, after = page_size(request, _MAX_BACKBONES), page_start(request, parts=3) or []
         listed = await self._backbones.list(show_addable=request.show_addable)
         wanted = [each for each in listed if place(each) > after]
@@ -305,7 +308,7 @@ class ModelsService(pb_grpc.ModelsServicer):
 
 
 def _without_large_card(model: pb.Model) -> pb.Model:
-    """Leave the card out of an answer that would be larger than every client takes."""
+    """Leave the card out of an answer beyond what every client takes."""
     if model.ByteSize() > MAX_ANSWER_BYTES:
         model.ClearField("card_json")
     return model

@@ -1,4 +1,4 @@
-"""Pages of a list: their sizes, and tokens that say where the next one begins."""
+"""Pages of a list: their sizes, and tokens of the next one."""
 
 import base64
 import hashlib
@@ -40,7 +40,7 @@ def page_size(request: _Paged, most: int) -> int:
 
 
 def page_token(request: Message, *last: str) -> str:
-    """Return the token of the next page, by what tells this one's last entry."""
+    """Return the token of the page after the entry ``last``."""
     return base64.urlsafe_b64encode(json.dumps([_query(request), *last]).encode()).decode()
 
 
@@ -68,7 +68,10 @@ def page_start(request: Message, *, parts: int) -> list[str] | None:
 
 
 def numbered_start(request: Message, *, parts: int) -> list[int] | None:
-    """Return the entry that a page follows, where numbers tell it; else as `page_start`."""
+    """Return the numbers of the entry that a page follows.
+
+    Arguments and errors are those of `page_start`.
+    """
     if (start := page_start(request, parts=parts)) is None:
         return None
     if not all(map(_NUMBER.fullmatch, start)):

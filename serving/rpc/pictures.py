@@ -29,7 +29,10 @@ class PicturesService(pb_grpc.PicturesServicer):
     """The servicer; every rule is in `regraft.stores.unlabelled.pool` and `serving.retraining`."""
 
     def __init__(self, models: ModelRegistry, examples: ExamplesStore, intake: ExampleIntake, metrics: Metrics) -> None:
-        """Serve the pool of ``examples``; ``intake`` takes the pictures in, ``metrics`` counts them."""
+        """Serve the pool of ``examples``.
+
+        ``intake`` takes the pictures in, ``metrics`` counts them.
+        """
         self._models = models
         self._threads = models.threads
         self._examples = examples

@@ -232,7 +232,7 @@ def _limits(limits: pb.GateLimits) -> dict[str, float]:
 
 
 def _new_points(before: Sequence[LearningPoint], now: Sequence[LearningPoint]) -> Sequence[LearningPoint]:
-    """Return the points of a curve that it did not begin with before."""
+    """Return the points of a curve that it lacked before."""
     same = 0
     while same < min(len(before), len(now)) and before[same] == now[same]:
         same += 1

@@ -69,7 +69,10 @@ async def answers(
 async def answer_all(
     requests: Iterable[RequestT], answer: Callable[[RequestT, Callable[[], None]], Coroutine[Any, Any, AnswerT]]
 ) -> list[AnswerT]:
-    """Return the answers to the requests of one message, as `answers` yields those of a stream."""
+    """Return the answers to the requests of one message.
+
+    They are found as `answers` finds those of a stream.
+    """
 
     async def everything() -> AsyncIterator[RequestT]:
         for request in requests:

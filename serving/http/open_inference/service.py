@@ -1,4 +1,4 @@
-"""URLs of the Open Inference Protocol, each an RPC of its gRPC form."""
+"""URLs of the Open Inference Protocol, each one of its RPCs."""
 
 import json
 from collections.abc import Awaitable, Callable

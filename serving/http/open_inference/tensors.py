@@ -1,4 +1,4 @@
-"""Tensors of a request to infer: JSON, and bytes after it (the binary extension)."""
+"""Tensors of requests to infer: JSON, and bytes after it."""
 
 import json
 from base64 import b64decode
@@ -88,7 +88,10 @@ def read_infer(body: bytes, header_length: str, name: str, version: str) -> tupl
 
 
 def write_infer(response: ModelInferResponse, as_bytes: frozenset[str]) -> tuple[bytes, int | None]:
-    """Return an answer as a body, and the bytes of its JSON where tensors follow it."""
+    """Return an answer as a body, and the size of its JSON.
+
+    The size is None where no tensors follow the JSON.
+    """
     outputs, rest = [], []
     for tensor, raw in zip(response.outputs, response.raw_output_contents, strict=True):
         told: dict[str, Any] = {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape)}
@@ -108,7 +111,10 @@ def write_infer(response: ModelInferResponse, as_bytes: frozenset[str]) -> tuple
 
 
 def as_plain(message: Message) -> dict[str, Any]:
-    """Return a message as JSON of this protocol has it: names as in the proto, numbers as numbers."""
+    """Return a message as this protocol's JSON.
+
+    Names are as in the proto, and numbers are numbers.
+    """
 
     def value_of(value: Any) -> Any:  # noqa: ANN401 - any field's
         return as_plain(value) if isinstance(value, Message) else value

@@ -1,4 +1,4 @@
-"""``POST /v1/models/{name}/classify``: the picture as the body, in a form, or in JSON."""
+"""``POST /v1/models/{name}/classify`` of a picture, a form, or JSON."""
 
 from email.message import Message as Headers
 from typing import Final

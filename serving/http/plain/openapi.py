@@ -1,4 +1,4 @@
-"""OpenAPI description of all that a port answers over HTTP, made from the proto."""
+"""OpenAPI description of an HTTP port, made from the proto."""
 
 from collections.abc import Iterable
 from importlib.metadata import version
@@ -169,7 +169,10 @@ def _response(text: str, contents: _Schema) -> _Schema:
 
 
 def _errors(schema: str, as_problems: Iterable[str] = ()) -> _Schema:
-    """Return the responses of errors, some of which are problems whatever the others are."""
+    """Return the responses of errors.
+
+    Those of ``as_problems`` are problems, whatever the others are.
+    """
     return {
         status: _response(
             text,

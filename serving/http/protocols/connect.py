@@ -1,4 +1,4 @@
-"""The Connect protocol: one message as a body, or streams of enveloped ones."""
+"""The Connect protocol: single messages, and streams of enveloped ones."""
 
 import json
 from base64 import b64encode
@@ -74,7 +74,10 @@ async def respond_error(exchange: Exchange, error: CallError) -> None:
 
 
 def _check_plain(exchange: Exchange, header: str) -> None:
-    """Check that a body is not compressed: what it holds is bounded by its length."""
+    """Check that a body is not compressed.
+
+    So what it holds is bounded by its length.
+    """
     encoding = exchange.headers.get(header, "")
     if encoding not in _UNCOMPRESSED:
         raise CallError(Code.UNIMPLEMENTED, f"{header}: {encoding[:20]!r}; bodies are taken as they are: identity")

@@ -1,4 +1,7 @@
-"""Messages in a body: each follows a byte of flags and its length, 4 bytes."""
+"""Enveloped messages in a body.
+
+Each follows a byte of flags and its length, 4 bytes.
+"""
 
 import struct
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
@@ -23,7 +26,7 @@ async def messages_of(
     is_stream: bool,
     decode: Callable[[AsyncIterator[bytes]], AsyncIterator[bytes]] | None = None,
 ) -> AsyncGenerator[Any, None]:
-    """Yield the messages of a body, and an error where it is none.
+    """Yield the messages of a body, and an error for bad bytes.
 
     Args:
         exchange: whose body it is.

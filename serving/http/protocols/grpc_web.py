@@ -1,4 +1,4 @@
-"""gRPC-Web: gRPC's messages in a body, the status after them in a frame of its own."""
+"""gRPC-Web: gRPC's messages in a body, and the status after them."""
 
 from base64 import b64decode, b64encode
 from collections.abc import AsyncIterator

@@ -77,7 +77,10 @@ class LabelWrites:
         change: Callable[..., BulkResult],
         **noted: str,
     ) -> BulkResult:
-        """Make a change of many examples, and note it, with what else is to be ``noted``."""
+        """Make a change of many examples, and note it.
+
+        What else is ``noted`` goes with it.
+        """
         name, by = self._models.resolve(request.name), self.caller_arguments()
         result = await self._threads.writes.run(change, name, request.sha256, annotator=request.annotator, **by)
         self._predictor.wake(name)
@@ -97,7 +100,7 @@ class LabelWrites:
         return changed
 
     def _known(self, name: str) -> KnownLabels:
-        """Return the labels that the served version knows; none where none is served."""
+        """Return the labels that the served version, if any, knows."""
         with suppress(PreconditionError):
             return known_labels(self._models.get(name))
         return NO_LABELS

@@ -102,7 +102,7 @@ class Insights:
         return served.head.probabilities(embedding[None])[0], found
 
     def _embedding(self, served: ServedModel, pictures: LabelledPictures, beginning: str) -> tuple[str, FloatArray]:
-        """Find a labelled picture by its hash, or one of the pool, with its embedding."""
+        """Return hash and embedding of a labelled or pooled picture."""
         sha256 = _whole(beginning, pictures.by_hash, served.name)
         if sha256:
             embedding = pictures.embedding(sha256)
@@ -154,7 +154,7 @@ def _check_one(request: pb.NeighboursRequest | pb.ExplainRequest) -> None:
 
 
 def _whole(beginning: str, hashes: Iterable[str], model: str) -> str:
-    """Return the one hash that begins so; an empty text where none does.
+    """Return the one hash that begins so, or an empty text.
 
     Raises:
         NotFoundError: several do.

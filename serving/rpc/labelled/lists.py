@@ -76,7 +76,7 @@ class ExampleLists:
             yield message
 
     async def thumbnails(self, request: pb.GetThumbnailsRequest) -> pb.GetThumbnailsResponse:
-        """Return thumbnails in the order of the hashes, as many as fit an answer."""
+        """Return thumbnails in the hashes' order, as many as fit."""
         side_px = request.side_px or _SIDE_PX
         if not SMALLEST_PX <= side_px <= LARGEST_PX:
             raise InvalidRequestError(f"side_px: {side_px}; it is {SMALLEST_PX} to {LARGEST_PX}, or 0 for {_SIDE_PX}")

@@ -1,4 +1,4 @@
-"""Rights by model: what a message names is checked before anybody answers it.
+"""Rights by model: a check of the names in messages.
 
 By the contract's convention a model is the field ``name`` of a request, ``model_name`` of the Open Inference Protocol;
 requests in a request (``request``, ``requests``) have their own. So a new RPC is covered on the day it comes.
@@ -19,7 +19,10 @@ INNER: Final = ("request", "requests")
 
 
 class CheckedMessages:
-    """The messages of a call, each of which may name no model but the caller's; it keeps none."""
+    """The messages of a call, which may name the caller's models alone.
+
+    It keeps none of them.
+    """
 
     def __init__(self, messages: AsyncIterable[Any]) -> None:
         """Check ``messages``; errors among them, of bytes that are none, pass."""
@@ -50,7 +53,7 @@ def _check(owner: Message, field: str) -> None:
 
 
 def _names_in(message: Message) -> Iterator[tuple[Message, str]]:
-    """Yield where a message names a model: the field, and the message that has it."""
+    """Yield each message, and its field, that names a model."""
     fields = message.DESCRIPTOR.fields_by_name
     for field in NAMES:
         if field in fields and getattr(message, field):

@@ -68,7 +68,10 @@ def _reason(error: Exception) -> str:
 
 
 class _Reloading(Generic[T]):
-    """What is made of TLS files, made anew after a change; a bad one is logged once."""
+    """Files of TLS, and what is made of them after each change.
+
+    A bad file is logged once.
+    """
 
     def __init__(self, files: TlsFiles, make: Callable[[], T]) -> None:
         self._files = files
@@ -79,7 +82,7 @@ class _Reloading(Generic[T]):
             self._signature = ()  # reading says which it is
 
     def changed(self) -> T | None:
-        """Return what is made of the files if they are others by now."""
+        """Return what is made of changed files, or None."""
         try:
             changed = self._files.signature() != self._signature
         except OSError:
@@ -87,7 +90,10 @@ class _Reloading(Generic[T]):
         return self.reloaded() if changed else None
 
     def reloaded(self) -> T | None:
-        """Return what is made of the files now, or None where they cannot be used; either is logged."""
+        """Return what is made of the files now, or None.
+
+        None stands for files that cannot be used; either is logged.
+        """
         try:
             self._signature = ()  # of files that cannot be looked at
             self._signature = self._files.signature()
@@ -100,7 +106,10 @@ class _Reloading(Generic[T]):
 
 
 class ReloadingTls:
-    """TLS of a gRPC port, from files that are read again at the next connection after a change."""
+    """TLS of a gRPC port, from files that may change.
+
+    They are read again at the next connection after a change.
+    """
 
     def __init__(self, files: TlsFiles) -> None:
         """Read the files.
@@ -127,7 +136,10 @@ class ReloadingTls:
 
 
 class ReloadingContext:
-    """TLS of Python's own connections, whose files are read again by `refresh` after a change."""
+    """TLS of Python's own connections, from files that may change.
+
+    `refresh` reads them again.
+    """
 
     def __init__(self, files: TlsFiles) -> None:
         """Read the files; see `ReloadingTls`."""

@@ -1,4 +1,4 @@
-"""The Reports service: the report of a version, and its confusion with the pictures behind."""
+"""The Reports service: a version's report, and its confusion matrix."""
 
 from collections.abc import AsyncIterator, Iterator
 from functools import lru_cache
@@ -50,7 +50,7 @@ class ReportsService(pb_grpc.ReportsServicer):
             sent += len(data) or size_bytes
 
     async def GetConfusion(self, request: pb.GetConfusionRequest, _context: Context) -> pb.GetConfusionResponse:
-        """Tell the cells of a version's confusion matrix, a page at a time."""
+        """Tell a page of the cells of a confusion matrix."""
         if not 0 <= request.pictures <= _MAX_PICTURES:
             raise InvalidRequestError(f"pictures: {request.pictures}; it is 1 to {_MAX_PICTURES}, or 0 for {_PICTURES}")
         most, start = page_size(request, _MAX_CELLS), numbered_start(request, parts=2)
@@ -72,7 +72,9 @@ class ReportsService(pb_grpc.ReportsServicer):
 
 
 async def find_version(models: ModelRegistry, name: str, version: int) -> tuple[str, int, Path]:
-    """Return a model's name in full, a version of it and its folder; 0 is the champion.
+    """Return a model's full name, its version, and that one's folder.
+
+    Version 0 stands for the champion.
 
     Raises:
         InvalidRequestError: the version is negative, or the name is not given and there are several models.
@@ -89,7 +91,7 @@ async def find_version(models: ModelRegistry, name: str, version: int) -> tuple[
 
 
 def _part(file: Path, begin: int) -> tuple[bytes, int]:
-    """Return the next bytes of a file, and the size of the whole.
+    """Return a file's next bytes, and its size.
 
     Raises:
         NotFoundError: there is no such file.
