@@ -77,7 +77,7 @@ def check_limits(stated: Mapping[str, float]) -> None:
 
 
 def to_shares(points: Mapping[str, float | None]) -> dict[str, float]:
-    """Convert limits that are stated, as people type them, to those of messages.
+    """Convert the limits that people stated to those of messages.
 
     Raises:
         InvalidRequestError: one of them is no share of 100.
@@ -88,7 +88,9 @@ def to_shares(points: Mapping[str, float | None]) -> dict[str, float]:
 
 
 def to_points(shares: Mapping[str, float], within: str = "limits.") -> dict[str, float]:
-    """Convert back, to the very number that was typed; errors name the field ``within`` a request.
+    """Convert limits of messages back, to the very number typed.
+
+    Errors name the field ``within`` a request.
 
     Raises:
         InvalidRequestError: one of them is no share.

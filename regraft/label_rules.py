@@ -27,7 +27,7 @@ def nfc(label: str) -> str:
 
 
 def forms_of(label: str) -> list[str]:
-    """Return a label in both forms, of which older rows may have either."""
+    """Return both forms of a label; older rows have either."""
     return [unicodedata.normalize(form, label) for form in ("NFC", "NFD")]
 
 

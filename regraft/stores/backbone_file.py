@@ -1,4 +1,4 @@
-"""A backbone as one file, to be carried from a store to another.
+"""Files of backbones, which carry them from store to store.
 
 It is the very ONNX file of the store, which runs anywhere, with the description as its metadata.
 """
@@ -26,7 +26,7 @@ _MAX_DESCRIPTION: Final = 2**16
 
 
 def export_backbone(store: BackboneStore, wanted: str, file: Path) -> StoredBackbone:
-    """Write a backbone of a store into a new file; return which one.
+    """Write a backbone into a new file; return its description.
 
     Args:
         store: that has it.
@@ -50,7 +50,7 @@ def export_backbone(store: BackboneStore, wanted: str, file: Path) -> StoredBack
 
 
 def import_backbone(store: BackboneStore, file: Path, trial: Callable[[bytes], None] = try_backbone) -> StoredBackbone:
-    """Bring a backbone from a file into a store; return what is there.
+    """Bring a backbone from a file into a store; return its description.
 
     Nothing of the file is believed: the graph is tried in a process of its own, and has to have the digest that the
     description says.
@@ -80,7 +80,7 @@ def import_backbone(store: BackboneStore, file: Path, trial: Callable[[bytes], N
 
 
 def bring_backbones(store: BackboneStore, folder: Path) -> list[StoredBackbone]:
-    """Bring the backbones of a folder of exported files; return what the store has of them.
+    """Bring the backbones of a folder of files; return their descriptions.
 
     The files are trusted as the program is, with which they come. One that cannot be brought is logged, and holds up
     no other.

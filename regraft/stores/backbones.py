@@ -79,7 +79,7 @@ _Text = Annotated[str, Field(max_length=_MAX_TEXT), AfterValidator(_printable)]
 
 
 class PublishedWeights(BaseModel):
-    """Facts about weights from whoever published them; empty where unknown.
+    """Facts about weights, from their publisher; empty where unknown.
 
     Attributes:
         source: the address or package that they came from.
@@ -96,7 +96,10 @@ class PublishedWeights(BaseModel):
     imagenet_top1_source: _Text = ""
 
     def unmeasured(self) -> "PublishedWeights":
-        """Drop the accuracy, which nobody published of weights or pictures that were changed."""
+        """Drop the accuracy.
+
+        Nobody published it of weights or pictures that were changed.
+        """
         return self.model_copy(update={"imagenet_top1": None, "imagenet_top1_source": ""})
 
 
@@ -213,7 +216,7 @@ class BackboneStore:
     """The backbones of a model store, safe between threads and processes."""
 
     def __init__(self, root: Path) -> None:
-        """Use the model store ``root``; a folder is created by the first `add`."""
+        """Use the model store ``root``; the first `add` creates a folder."""
         self._store = root
         self.root = root / BACKBONES_FOLDER
 
@@ -225,7 +228,7 @@ class BackboneStore:
         return sorted(self._readable(), key=lambda each: (each.name, each.added_at, each.digest))
 
     def find(self, wanted: str, may_use: Callable[[StoredBackbone], bool] = lambda _: True) -> StoredBackbone:
-        """Return the backbone of a name, or of the beginning of a digest.
+        """Return the backbone of a name, or of a digest's beginning.
 
         Args:
             wanted: the name, or the beginning.
@@ -250,7 +253,7 @@ class BackboneStore:
         return found[0]
 
     def get(self, digest: str) -> StoredBackbone | None:
-        """Return the backbone of a digest, or None; one that cannot be read is none."""
+        """Return the readable backbone of a digest, or None."""
         return next(self._readable(digest), None)
 
     def file(self, digest: str) -> Path:
@@ -373,7 +376,7 @@ class BackboneStore:
             shutil.rmtree(left, ignore_errors=True)
 
     def _put_aside(self, digest: str) -> None:
-        """Take a folder out of sight by one rename, if there is one."""
+        """Take a folder, if there, out of sight by one rename."""
         folder = self.root / digest
         if folder.exists():
             folder.rename(self.root / f"{_STAGING}{token_hex(8)}")

@@ -20,7 +20,7 @@ def under(key: EmbeddingKey) -> ColumnElement[bool]:
 
 
 def embedded(sha256: Column[str], key: EmbeddingKey) -> Select[tuple[str]]:
-    """Select the embedding of the picture that a row of a column names."""
+    """Select the embedding of a row's picture."""
     return select(embeddings.c.sha256).where(embeddings.c.sha256 == sha256, under(key))
 
 

@@ -1,4 +1,4 @@
-"""Etags: names of states, so that a change can be bound to the state that it was decided on."""
+"""Etags: names of states, to which a change can be bound."""
 
 import hashlib
 from typing import Final
@@ -14,7 +14,7 @@ def etag_of(*state: str | int | None) -> str:
 
 
 def check_etag(stated: str, now: str, what: str) -> None:
-    """Refuse a change that was decided on another state; empty is on any.
+    """Refuse a change for another state; empty is for any.
 
     Raises:
         PreconditionError: the state is another by now.

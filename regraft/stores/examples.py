@@ -156,7 +156,7 @@ class ExamplesStore:
         is_live: bool = True,
         progress: Progress = silent,
     ) -> KeptOriginals:
-        """Keep the pictures of a training run, by hard links where that can be.
+        """Keep a training run's pictures, hard-linked where that can be.
 
         Those that are kept when an error comes stay so, and asking again goes on from there.
 
@@ -195,7 +195,7 @@ class ExamplesStore:
         return kept
 
     def _keep_original(self, picture: OriginalPicture) -> tuple[OriginalPicture, bool | None]:
-        """Keep one picture, and tell whether it is linked; None: its file is not what it was."""
+        """Keep a picture; return whether it is linked, None if changed."""
         try:
             data = picture.file.read_bytes()
         except OSError:
@@ -218,7 +218,7 @@ class ExamplesStore:
             return self._images.file(sha256).read_bytes()
 
     def forget(self, model: str) -> None:
-        """Remove all that is kept of a model; pictures that another has stay.
+        """Remove all that is kept of a model, but others' pictures.
 
         Nobody may use the model any more. After an error, or a crash, it may be repeated.
 

@@ -86,7 +86,7 @@ class ImageFiles(Protocol):
         """
 
     def keep_file(self, sha256: str, file: Path, data: bytes) -> bool:
-        """Keep a picture durably that lies in a file, by a hard link where that can be.
+        """Keep a file's picture durably, hard-linked where that can be.
 
         Args:
             sha256: of ``data``.
@@ -122,7 +122,9 @@ def images_at(place: str | Path) -> ImageFiles:
 
 
 def keep_all(writers: Executor, images: ImageFiles, batch: Iterable[EncodedPicture]) -> None:
-    """Keep pictures, several at once: most of the time goes into waiting for the disk.
+    """Keep pictures, several at once.
+
+    Most of the time goes into waiting for the disk.
 
     Raises:
         OSError: one could not be kept.
@@ -131,7 +133,12 @@ def keep_all(writers: Executor, images: ImageFiles, batch: Iterable[EncodedPictu
 
 
 def keep_again(writers: Executor, images: ImageFiles, pictures: Mapping[str, Callable[[], bytes]]) -> None:
-    """Keep pictures that were kept just now, where somebody has removed them since; each reads its bytes.
+    """Keep pictures again that were removed since they were kept.
+
+    Args:
+        writers: do so, several at once.
+        images: where.
+        pictures: what reads the bytes of each, by hash.
 
     Raises:
         OSError: one could not be kept.
@@ -227,7 +234,7 @@ class ImageFolder:
 
 
 def _link(file: Path, path: Path, data: bytes) -> None:
-    """Link a file durably to a new path, if it still holds ``data``."""
+    """Link a file durably to a path, if it holds ``data``."""
     temporary = path.with_name(f".linking-{token_hex(16)}")
     try:
         os.link(file.resolve(), temporary)

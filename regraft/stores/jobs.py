@@ -34,7 +34,7 @@ class JobState(StrEnum):
 
 
 class JobKind(StrEnum):
-    """What a job makes."""
+    """Kind of a job, by its product."""
 
     RETRAIN = "retrain"
     """A new head on the champion's backbone."""
@@ -54,7 +54,7 @@ class JobCancelledError(Exception):
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """What a training job is asked for.
+    """Options of a training job.
 
     Attributes:
         backbone: as `regraft train` takes it; the champion's if empty.
@@ -260,7 +260,9 @@ class RetrainJobs:
             raise JobCancelledError(job_id)
 
     def add_point(self, job_id: str, point: LearningPoint) -> None:
-        """Add a point to the curve of a RUNNING job, in place of those from its epoch on.
+        """Add a point to the curve of a RUNNING job.
+
+        It replaces those from its epoch on.
 
         Raises:
             JobCancelledError: as `report`.

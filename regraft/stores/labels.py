@@ -97,7 +97,9 @@ class Example:
 
 @dataclass(frozen=True)
 class NewExample(EncodedPicture):
-    """A picture that somebody labels; a retrain leaves out what cannot be decoded after all.
+    """A picture that somebody labels.
+
+    A retrain leaves out what cannot be decoded after all.
 
     Attributes:
         label: its class; a new one is allowed.
@@ -495,7 +497,7 @@ def set_labels(
     *,
     is_original: bool = False,
 ) -> None:
-    """Let labels hold from here on, or none, and append them to the history.
+    """Let labels, or none, hold, and append them to the history.
 
     Args:
         connection: of a transaction that excludes others of the model.

@@ -74,7 +74,7 @@ class ModelStore:
         self.folders = ModelFolders(root, self._histories)
 
     def names(self) -> list[str]:
-        """Return the names of the models that have a folder and are not deleted, sorted."""
+        """Return the names of models that are not deleted, sorted."""
         return self.folders.names()
 
     def versions(self, name: str) -> list[int]:
@@ -295,7 +295,7 @@ class ModelStore:
         return entry
 
     def etag(self, name: str) -> str:
-        """Return the name of a model's state, which every line of its history changes."""
+        """Return the name of a state, which each line changes."""
         return etag_of_history(nfc(name), self._read_history(name))
 
     def history(self, name: str) -> list[HistoryEntry]:
@@ -303,7 +303,7 @@ class ModelStore:
         return list(self._read_history(name))
 
     def beginning(self, name: str) -> Beginning | None:
-        """Return what a model began with; None of one that began with a version."""
+        """Return a model's beginning, None where that was a version."""
         return beginning_of(self._read_history(name))
 
     def _folder(self, name: str) -> Path:
@@ -328,10 +328,10 @@ class ModelStore:
 
     @contextmanager
     def _locked(self, name: str, patience_s: float = LOCK_PATIENCE_S) -> Iterator[None]:
-        """Hold the lock of a model, which may have been deleted while this waited for it.
+        """Hold the lock of a model.
 
         Raises:
-            NotFoundError: it was.
+            NotFoundError: it was deleted while this waited.
         """
         folder = self._folder(name)
         with locked(folder / LOCK_FILE, patience_s):

@@ -1,7 +1,7 @@
-"""Original pictures: those that a training run learned from, beside those that people sent.
+"""Original pictures, which a training run learned from.
 
-They are examples like others, so that everybody sees them and can put them right. But the version that they were
-trained into has their labels and sides already: until a person gives one another label, none of them is news.
+They are examples like those that people sent, so that everybody sees them and can put them right. But the version that
+they were trained into has their labels and sides already: until a person gives one another label, none of them is news.
 """
 
 import operator
@@ -67,7 +67,7 @@ class KeptOriginals:
 
 
 def pictures_missing(model: str, missing: Sequence[str], count: int) -> str:
-    """Return the text on pictures of a version that are not among the examples, by hash."""
+    """Return the text on a version's pictures that are no examples."""
     return (
         f"{len(missing)} of {count} pictures of {model!r} are not among the examples, the first is {missing[0]}: its "
         f"version is older, or did not keep them; `regraft refresh DATA --name {model}` trains on the folder that has "
@@ -129,7 +129,7 @@ class Originals:
         return len(known.keys() | {each.sha256 for each in fresh})
 
     def known(self, model: str) -> set[str]:
-        """Return the hashes of all pictures that were ever examples of a model, whose bytes are there."""
+        """Return the hashes of all that was ever an example."""
         with reading(self._engine, "cannot read the examples") as connection:
             query = select(label_history.c.sha256).distinct().where(label_history.c.model == model)
             return set(connection.execute(query).scalars())

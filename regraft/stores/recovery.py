@@ -74,7 +74,10 @@ def settle_interrupted(
 
 
 def fail(examples: ExamplesStore, store: ModelStore, job: RetrainJob, why: str) -> None:
-    """End a job as FAILED, or CANCELLED where that was asked for, unless the history has its end."""
+    """End a job as its history has it, else FAILED.
+
+    One that was asked to end is CANCELLED.
+    """
     if _settle_by_history(examples, store, job):
         return
     if examples.jobs.get(job.id).cancel_requested:

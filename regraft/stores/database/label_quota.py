@@ -1,4 +1,4 @@
-"""Hourly quota of the labels that a caller sets, counted in their history."""
+"""Hourly quota of a caller's labels, counted in their history."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -19,7 +19,7 @@ def set_lately(connection: Connection, caller: str) -> int:
 
 
 def next_fits_s(connection: Connection, caller: str, hourly_quota: int, labels: int = 1) -> float:
-    """Return the seconds until so many labels fit, 0 if they do now."""
+    """Return the seconds until so many labels fit, 0 if now."""
     at = label_history.c.at
     newest_first = select(at).where(_by(caller)).order_by(at.desc())
     in_the_way = connection.execute(newest_first.offset(hourly_quota - labels).limit(1)).scalar_one_or_none()
@@ -52,5 +52,5 @@ def quota_used_up(caller: str, hourly_quota: int, wait_s: float) -> str:
 
 
 def _by(caller: str) -> ColumnElement[bool]:
-    """Select what a caller set by itself, not by changing a label's name."""
+    """Select a caller's labels, without those of changes of names."""
     return (label_history.c.caller == caller) & label_history.c.change.is_(None)

@@ -22,7 +22,7 @@ _CHUNK: Final = 1_000
 
 @dataclass(frozen=True)
 class BulkResult:
-    """How many examples were changed, and how many were so already."""
+    """Numbers of examples that were changed, and were so already."""
 
     changed: int
     unchanged: int
@@ -30,7 +30,7 @@ class BulkResult:
 
 @dataclass(frozen=True)
 class _Former:
-    """What a removed example was called last, and where it came from."""
+    """Last label and source of a removed example."""
 
     label: str
     source: str
@@ -167,7 +167,7 @@ def _former(connection: Connection, model: str, names: Sequence[str]) -> dict[st
 
 
 def _renamings(connection: Connection, model: str) -> list[tuple[int, LabelChange]]:
-    """Return the changes of names, with the last line of history before each."""
+    """Return changes of names, each after its last line of history."""
     columns = label_changes.c.last_entry, label_changes.c.label, label_changes.c.new_label
     query = select(*columns).where(label_changes.c.model == model, label_changes.c.new_label.is_not(None))
     rows = connection.execute(query.order_by(label_changes.c.at))

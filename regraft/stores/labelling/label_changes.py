@@ -1,8 +1,9 @@
-"""Renaming, merging and removal of labels, which versions follow with their next retrain.
+"""Renaming, merging and removal of labels, which versions follow.
 
-A change is one transaction: its line in `label_changes`, the examples of the label, and a line of history for each. The
-pictures that only a version's features hold follow where these are read: a version's card says up to which time its
-labels followed changes (`ModelCard.labels_as_of`), and later ones are applied to whatever is read of it.
+A change is one transaction: its line in `label_changes`, the examples of the label, and a line of history for each.
+Versions follow with their next retrain. Until then, the pictures that only a version's features hold follow where these
+are read: a version's card says up to which time its labels followed changes (`ModelCard.labels_as_of`), and later ones
+are applied to whatever is read of it.
 """
 
 from collections.abc import Callable
@@ -192,7 +193,7 @@ def _since(connection: Connection, model: str, at: str) -> list[LabelChange]:
 
 
 def _bearing(model: str, label: str) -> ColumnElement[bool]:
-    """Select the examples of a label, also in the form that older rows have."""
+    """Select the examples of a label, in either form."""
     return (examples.c.model == model) & examples.c.label.in_(forms_of(label))
 
 

@@ -1,4 +1,4 @@
-"""Pages of a model's examples: filters, orders, and the predictions of a head."""
+"""Pages of a model's examples: filters, orders, and predictions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ class Side(StrEnum):
 
 @dataclass(frozen=True)
 class Filter:
-    """Conditions that all of a list's examples meet; empty ones are met by all.
+    """Conditions on the examples of a list; all meet empty ones.
 
     Attributes:
         label: in force.
@@ -61,7 +61,7 @@ class Filter:
 
     @property
     def needs_predictions(self) -> bool:
-        """Whether only examples with a prediction can meet it."""
+        """True where only examples with a prediction can meet it."""
         return self.is_right is not None or self.suspected
 
 
@@ -202,7 +202,7 @@ def _sorted(query: Select[Any], order: Order, after: Place | None) -> Select[Any
 
 
 def _listed(connection: Connection, model: str, order: Order, head: str, hashes: Sequence[str]) -> list[Listed]:
-    """Read examples with their sides and predictions, in the order of the hashes."""
+    """Read examples with sides and predictions, in the hashes' order."""
     found: dict[str, Any] = {}
     sides: dict[str, Any] = {}
     answers: dict[str, Prediction] = {}

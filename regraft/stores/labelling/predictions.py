@@ -1,4 +1,4 @@
-"""Answers of a head on a model's examples, kept so that lists can be ordered by them."""
+"""Answers of a head on a model's examples, kept for lists."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ UNKNOWN_LABEL: Final = -1.0
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a head answers on an example.
+    """A head's answer on an example.
 
     Attributes:
         label: the answer, as the label is called now.
@@ -92,7 +92,7 @@ def holds(head: str) -> ColumnElement[bool]:
 
 
 def exists_by_key(table: Table, *conditions: ColumnElement[bool]) -> ColumnElement[bool]:
-    """Tell whether a table has a row, by a look for each row of the query around.
+    """Tell whether a table has a row, by a look a row.
 
     With an offset PostgreSQL makes no join of it: where it has no statistics of a table yet, it would compare all with
     all.

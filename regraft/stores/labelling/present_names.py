@@ -36,7 +36,7 @@ class LabelChange:
 
 @dataclass(frozen=True)
 class KnownLabels:
-    """The labels that a version knows, and the time up to which they followed changes."""
+    """Labels of a version, and when they last followed changes."""
 
     labels: Sequence[str] = ()
     as_of: str = ""

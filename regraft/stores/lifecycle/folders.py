@@ -59,7 +59,7 @@ class DeletedModel:
     deleted: HistoryEntry
 
     def kept_until(self, days: float) -> datetime:
-        """Return the time from which on it is removed, where the trash keeps models for so many days."""
+        """Return the time of its removal from a trash of ``days``."""
         return datetime.fromisoformat(self.deleted.at).astimezone(UTC) + timedelta(days=days)
 
 
@@ -73,7 +73,7 @@ class ModelFolders:
         self._histories = histories
 
     def names(self) -> list[str]:
-        """Return the names of the models that have a folder and are not deleted, sorted."""
+        """Return the names of models that are not deleted, sorted."""
         return [name for name in _names_in(self.root) if not self._deletion(self.of(name))]
 
     def of(self, name: str) -> Path:
@@ -227,7 +227,7 @@ class ModelFolders:
         return entry
 
     def deleted(self) -> list[DeletedModel]:
-        """Return the models in the trash, and those on their way into it, by name."""
+        """Return the models in the trash, or on their way, by name."""
         found = {}
         for place in (self.root, self.trash):
             for name in _names_in(place):
@@ -236,7 +236,9 @@ class ModelFolders:
         return [found[name] for name in sorted(found)]
 
     def waiting_for(self, backbone: str) -> list[str]:
-        """Return the models that began with a backbone and have no champion yet, in the trash too.
+        """Return the models that began with a backbone and lack a champion.
+
+        Those in the trash are among them.
 
         Raises:
             OperatorError: the history of a model cannot be read.
@@ -251,7 +253,7 @@ class ModelFolders:
         return sorted(waiting)
 
     def settle(self) -> None:
-        """Put the deleted models into the trash that a crash has left outside.
+        """Put deleted models into the trash that a crash left outside.
 
         Raises:
             StorageError: the disk refused.
@@ -266,7 +268,7 @@ class ModelFolders:
                         self._into_trash(self.of(name))
 
     def begin_purge(self, model: DeletedModel) -> None:
-        """Take a model out of the trash for good: from here on it cannot be restored.
+        """Take a model, not to be restored, out of the trash.
 
         Raises:
             NotFoundError: it is not in the trash any more, or was put there again.
@@ -285,7 +287,7 @@ class ModelFolders:
         return _names_in(self.trash / _PURGING)
 
     def end_purge(self, name: str) -> None:
-        """Remove the folder of a model whose removal has begun: its name is free."""
+        """Remove the folder of a model, whose name is free then."""
         with storage_errors(f"cannot remove {name!r}"), self.naming():
             folder = _folder_in(self.trash / _PURGING, name)
             if folder.is_dir():
@@ -298,14 +300,14 @@ class ModelFolders:
             shutil.rmtree(gone, ignore_errors=True)
 
     def _deletion(self, folder: Path) -> HistoryEntry | None:
-        """Return the line that deleted a model; None too where its history cannot be read."""
+        """Return the line that deleted a model, None if not readable."""
         try:
             return deletion_of(self._histories.of(folder))
         except (OSError, MemoryError, OperatorError):  # it holds no other model up, and whoever asks for it hears why
             return None
 
     def _done_by(self, name: str, request_id: str, event: Event) -> HistoryEntry | None:
-        """Return the line that a request brought about in a model that is there.
+        """Return the line of a request in a model, if any.
 
         Raises:
             InvalidRequestError: the id belongs to something else.

@@ -1,4 +1,4 @@
-"""Removal of all that the database and the pictures' files hold of a model."""
+"""Removal of a model's rows and pictures."""
 
 from collections.abc import Callable, Collection
 from typing import Final
@@ -15,10 +15,10 @@ _CHUNK: Final = 200
 
 
 def forget_some(engine: Engine, model: str, unlink: Callable[[Collection[str]], None]) -> bool:
-    """Remove some pictures of a model, with their rows; False where there are none left.
+    """Remove some pictures of a model; False where none are left.
 
-    A file that a row of another model names stays. The files go before the rows, and both while nobody else can let a
-    row name one: a crash between leaves rows, which the next call removes.
+    Their rows go too; a file that a row of another model names stays. The files go before the rows, and both while
+    nobody else can let a row name one: a crash between leaves rows, which the next call removes.
 
     Args:
         engine: of the examples' database.
@@ -62,7 +62,7 @@ def forget_rows(engine: Engine, model: str) -> None:
 
 
 def _tables_of_pictures() -> list[Table]:
-    """Return the tables that name files of examples; pictures without labels have files of their own."""
+    """Return the tables of examples; pictures without labels have other files."""
     return [
         table
         for table in metadata.sorted_tables

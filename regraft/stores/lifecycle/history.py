@@ -1,4 +1,4 @@
-"""The history of a model, by which all that changes in it is decided.
+"""The history of a model, which decides all that changes.
 
 ``<store>/<name>/history.jsonl``: a line for what the model began with, for each publication, for every move of the
 alias, and for each time that it was deleted or restored. The last line of a kind IS the state: no other file can
@@ -34,7 +34,7 @@ _EVENTS: Final = get_args(Event)
 
 @dataclass(frozen=True)
 class Beginning:
-    """What a model begins with, before it has a version.
+    """The beginning of a model, before it has a version.
 
     Attributes:
         backbone: its digest.
@@ -201,12 +201,12 @@ def shadow_of(history: Sequence[HistoryEntry]) -> int | None:
 
 
 def etag_of_history(name: str, history: Sequence[HistoryEntry]) -> str:
-    """Return the name of a model's state, which every line of its history changes."""
+    """Return the name of a state, which each line changes."""
     return etag_of(name, len(history), history[-1].to_json() if history else None)
 
 
 def beginning_of(history: Sequence[HistoryEntry]) -> Beginning | None:
-    """Return what a model began with; None of one that began with a version."""
+    """Return a model's beginning, None where that was a version."""
     return next((entry.beginning for entry in history if entry.event == "create"), None)
 
 

@@ -1,4 +1,4 @@
-"""The pool: pictures without labels, kept for a model until they are labelled.
+"""The pool: a model's pictures until they are labelled.
 
 Acknowledged means durable, as for examples; nothing makes room by itself. Whatever a row names is on the disk: bytes
 are written before it and removed after it, each time under one lock.
@@ -215,11 +215,11 @@ class PicturePool:
         return self._remove(and_(pooled_pictures.c.model == model, pooled_pictures.c.sha256.in_(list(hashes))))
 
     def drop_labelled(self) -> None:
-        """Remove what has a label by now, where a crash left it behind."""
+        """Remove labelled pictures that a crash left behind."""
         self._remove(_labelled().exists())
 
     def without_embedding(self, model: str, key: EmbeddingKey, limit: int, after: int = 0) -> dict[str, int]:
-        """Return hashes of pictures without an embedding, each with its number, from the one after ``after`` on."""
+        """Return numbers of pictures without embedding, by hash, after ``after``."""
         place = pooled_pictures.c.id
         query = select(pooled_pictures.c.sha256, place).where(_unlabelled(model), place > after)
         query = query.where(~embedded(pooled_pictures.c.sha256, key).exists()).order_by(place).limit(limit)
