@@ -90,13 +90,13 @@ def train_on_examples(store: ModelStore, examples: ExamplesStore, job: RetrainJo
         settings = settle_source(settings_of(store, job))
         context = Context(settings, cache_folder(), runs, listener)
         try:
-            published = _publish(store, examples, job, context, _train(store, examples, job, context))
+            published = _publish(store, examples, job, context)
         except InvalidRequestError as error:
             if not settings.resume:
                 raise
             log.warning("job %s begins anew: %s", job.id, error)  # there are other pictures by now, say
-            context = replace(context, settings=replace(settings, resume=False))
-            published = _publish(store, examples, job, context, _train(store, examples, job, context))
+            anew = replace(context, settings=replace(settings, resume=False))
+            published = _publish(store, examples, job, anew)
     conclude(store, examples, job, published)
 
 
@@ -132,13 +132,12 @@ def _train(store: ModelStore, examples: ExamplesStore, job: RetrainJob, context:
         return train_anew(store, examples, context, coordinator, GateLimits.of(job.settings), data=None)
 
 
-def _publish(
-    store: ModelStore, examples: ExamplesStore, job: RetrainJob, context: Context, trained: Trained
-) -> Published:
-    """Publish the version, blessed or not, and its embeddings.
+def _publish(store: ModelStore, examples: ExamplesStore, job: RetrainJob, context: Context) -> Published:
+    """Train and publish the version, blessed or not, and its embeddings.
 
     They go to the examples, where servers look for them.
     """
+    trained = _train(store, examples, job, context)
     context.progress("publish", 0, 1)
     challenger = trained.challenger
     examples.embeddings.put(key_here(challenger.card), embeddings_of(challenger.features))

@@ -19,7 +19,7 @@ from regraft.errors import ArtifactError, InvalidRequestError, MissingPackageErr
 from regraft.files import storage_errors, write_durably
 from regraft.image.spec import RULE_VERSION, ImageSpec, ResizeRule
 from regraft.model.artifact import Artifact, backbone_digest, check_backbone, ungraft
-from regraft.model.card import EmbeddingKey, KeptState, Precision, SourceVersion
+from regraft.model.card import BackboneCard, EmbeddingKey, KeptState, Precision, SourceVersion
 from regraft.progress import Progress, silent
 from regraft.stores.backbones import UNPUBLISHED, BackboneStore, PublishedWeights, StoredBackbone
 from regraft.stores.database.engine import open_database, sqlite_url
@@ -63,6 +63,13 @@ class ExportedBackbone:
     def key(self) -> EmbeddingKey:
         """Key of its embeddings in the cache."""
         return EmbeddingKey(self.digest, self.spec.digest())
+
+    @property
+    def card(self) -> BackboneCard:
+        """Its part of a version's card, but for the kept state."""
+        return BackboneCard(
+            name=self.name, weights=self.weights, digest=self.digest, precision=self.precision, sources=self.sources
+        )
 
 
 def backbone_of(version: Artifact) -> ExportedBackbone:

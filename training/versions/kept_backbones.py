@@ -13,7 +13,6 @@ from typing import Final, Literal
 from regraft.datasets.folders import list_folder
 from regraft.errors import InvalidRequestError, RegraftError, first_line
 from regraft.files import text_of
-from regraft.model.card import BackboneCard
 from regraft.progress import Progress, silent
 from regraft.stores.backbones import DEFAULT_BACKBONE, BackboneStore, StoredBackbone, describe
 from regraft.stores.models import ModelStore
@@ -138,14 +137,7 @@ def _network_name(network: str, weights: str, image_px: int | None) -> str:
 
 
 def _add(store: BackboneStore, backbone: ExportedBackbone, name: str) -> StoredBackbone:
-    card = BackboneCard(
-        name=backbone.name,
-        weights=backbone.weights,
-        digest=backbone.digest,
-        precision=backbone.precision,
-        sources=backbone.sources,
-    )
-    return store.add(backbone.model, describe(backbone.model, name, card, backbone.spec, backbone.published))
+    return store.add(backbone.model, describe(backbone.model, name, backbone.card, backbone.spec, backbone.published))
 
 
 def _pictures(folder: Path) -> list[tuple[str, Path]]:

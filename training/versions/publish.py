@@ -19,7 +19,6 @@ from regraft.model.artifact import EMBEDDING, IMAGE, PROBABILITIES, Head, embedd
 from regraft.model.card import (
     SCHEMA_VERSION,
     Abstention,
-    BackboneCard,
     Choice,
     KeptState,
     Metrics,
@@ -129,14 +128,7 @@ def build(
         name=provenance.name,
         labels=features.labels,
         image=backbone.spec,
-        backbone=BackboneCard(
-            name=backbone.name,
-            weights=backbone.weights,
-            digest=backbone.digest,
-            precision=backbone.precision,
-            sources=backbone.sources,
-            state=_kept_state(state) if isinstance(state, bytes) else state,
-        ),
+        backbone=backbone.card.model_copy(update={"state": _kept_state(state) if isinstance(state, bytes) else state}),
         embedding_size=embedding_size(backbone.model),
         head_digest=fitted.head.digest(),
         temperature=fitted.temperature,
