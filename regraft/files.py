@@ -140,6 +140,18 @@ def _holder_of(file: IO[str]) -> str:
     return "another process"
 
 
+def file_stamp(path: Path) -> tuple[int, ...]:
+    """Return what changes with a file: its time, size and inode.
+
+    It is empty where the file cannot be looked at. Links are followed, as Kubernetes' are.
+    """
+    try:
+        stat = path.stat()
+    except OSError:
+        return ()
+    return stat.st_mtime_ns, stat.st_size, stat.st_ino
+
+
 @contextmanager
 def storage_errors(what: str) -> Iterator[None]:
     """Turn the operating system's errors into a `StorageError` about ``what``."""

@@ -23,6 +23,7 @@ from typing import Final
 
 from regraft.auth import ROLES, hash_token
 from regraft.errors import OperatorError
+from regraft.files import file_stamp
 from regraft.label_rules import nfc
 
 log = logging.getLogger("regraft.access")
@@ -124,7 +125,7 @@ class Callers:
             OperatorError: it cannot be read; the text names the line.
         """
         self._path = path
-        self._signature = _signature(path)
+        self._stamp = file_stamp(path)
         self._by_hash, self._by_certificate = _read(path)
 
     def with_token(self, token: str) -> Caller | None:
@@ -145,26 +146,18 @@ class Callers:
 
         One that cannot be read changes nothing, and is logged once.
         """
-        if _signature(self._path) != self._signature:
+        if file_stamp(self._path) != self._stamp:
             self.reload()
 
     def reload(self) -> None:
         """Read the file again, and log the outcome."""
-        self._signature = _signature(self._path)
+        self._stamp = file_stamp(self._path)
         try:
             self._by_hash, self._by_certificate = _read(self._path)
         except OperatorError as error:
             log.error("%s; those known before still are", error)
         else:
             log.info("%s: %d callers", self._path, len(self._by_hash) + len(self._by_certificate))
-
-
-def _signature(path: Path) -> tuple[int, ...]:
-    try:
-        stat = path.stat()
-    except OSError:
-        return ()
-    return stat.st_mtime_ns, stat.st_size, stat.st_ino
 
 
 def _read(path: Path) -> tuple[dict[str, Caller], dict[str, Caller]]:

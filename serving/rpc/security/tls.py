@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 import grpc
 
 from regraft.errors import OperatorError
+from regraft.files import file_stamp
 
 log = logging.getLogger("regraft.tls")
 
@@ -30,10 +31,9 @@ class TlsFiles:
     key: Path
     client_ca: Path | None = None
 
-    def signature(self) -> tuple[tuple[int, ...], ...]:
-        """Return times, sizes and inodes of the files, through Kubernetes' links."""
-        stats = [path.stat() for path in (self.cert, self.key, self.client_ca) if path]
-        return tuple((stat.st_mtime_ns, stat.st_size, stat.st_ino) for stat in stats)
+    def stamps(self) -> tuple[tuple[int, ...], ...]:
+        """Return what changes with the files."""
+        return tuple(file_stamp(path) for path in (self.cert, self.key, self.client_ca) if path)
 
     def context(self) -> ssl.SSLContext:
         """Read all of them, for Python's own connections.
@@ -76,27 +76,19 @@ class _Reloading(Generic[T]):
     def __init__(self, files: TlsFiles, make: Callable[[], T]) -> None:
         self._files = files
         self._make = make
-        try:
-            self._signature = files.signature()  # before they are read, so that no change is missed
-        except OSError:
-            self._signature = ()  # reading says which it is
+        self._stamps = files.stamps()  # before they are read, so that no change is missed
 
     def changed(self) -> T | None:
         """Return what is made of changed files, or None."""
-        try:
-            changed = self._files.signature() != self._signature
-        except OSError:
-            changed = self._signature != ()
-        return self.reloaded() if changed else None
+        return self.reloaded() if self._files.stamps() != self._stamps else None
 
     def reloaded(self) -> T | None:
         """Return what is made of the files now, or None.
 
         None stands for files that cannot be used; either is logged.
         """
+        self._stamps = self._files.stamps()
         try:
-            self._signature = ()  # of files that cannot be looked at
-            self._signature = self._files.signature()
             made = self._make()
         except (OperatorError, OSError) as error:
             log.error("%s; the TLS files read before are still used", error)
