@@ -15,9 +15,9 @@ from serving.server import Server
 from serving.settings import Settings
 from tests.grpc_loop import grpc_loop
 from tests.live_server import LiveServer
+from tests.serving.certificates import Authority
 from tests.serving.http.http_client import call
 from tests.serving.http.test_call import CLASSIFY, QUESTION
-from tests.serving.rpc.security.test_tls import Authority
 from tests.waiting import PATIENCE_S, wait_until
 
 
@@ -57,18 +57,6 @@ def test_control_rpcs_do_not_answer_where_they_have_a_port_of_their_own(store: M
     with LiveServer(store, http="127.0.0.1:0", control="127.0.0.1:0") as live:
         assert call(live, "/regraft.v1.Models/ListModels", {}).status == 404
         assert call(live, "/regraft.v1.Classifier/Classify", {}).status == 400
-
-
-@pytest.fixture
-def authority(tmp_path: Path) -> Authority:
-    return Authority(tmp_path)
-
-
-@pytest.fixture
-def tls(authority: Authority) -> dict[str, Path]:
-    """Settings of a server with TLS."""
-    cert, key = authority.issue("server", "127.0.0.1")
-    return {"tls_cert": cert, "tls_key": key}
 
 
 @pytest.fixture

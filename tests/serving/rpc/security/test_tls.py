@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import trustme
 
 from regraft.client.client import Client, RemoteError
 from regraft.client.connection import Connection
@@ -12,41 +11,8 @@ from regraft.errors import InvalidRequestError, OperatorError
 from regraft.stores.models import ModelStore
 from serving.rpc.security.tls import TlsFiles
 from tests.live_server import LiveServer
+from tests.serving.certificates import Authority
 from tests.tiny import picture
-
-
-class Authority:
-    """Issues certificates into files."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.ca = folder / "ca.pem"
-        self.renew()
-
-    def renew(self) -> None:
-        """Begin anew: what was issued before counts no more."""
-        self._ca = trustme.CA(key_type=trustme.KeyType.ECDSA)
-        self._ca.cert_pem.write_to_path(self.ca)
-
-    def issue(self, file: str, *names: str, common_name: str | None = None) -> tuple[Path, Path]:
-        """Write a certificate and its key."""
-        cert, key = self.folder / f"{file}.crt", self.folder / f"{file}.key"
-        issued = self._ca.issue_cert(*names, common_name=common_name, key_type=trustme.KeyType.ECDSA)
-        issued.private_key_pem.write_to_path(key)
-        cert.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
-        return cert, key
-
-
-@pytest.fixture
-def authority(tmp_path: Path) -> Authority:
-    return Authority(tmp_path)
-
-
-@pytest.fixture
-def tls(authority: Authority) -> dict[str, Path]:
-    """Settings of a server with TLS."""
-    cert, key = authority.issue("server", "127.0.0.1")
-    return {"tls_cert": cert, "tls_key": key}
 
 
 @pytest.fixture
