@@ -2,13 +2,20 @@
 
 import http.client
 import json
+import socket
 import struct
+from base64 import b64encode
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from tests.live_server import LiveServer
+from tests.tiny import picture
 from tests.waiting import PATIENCE_S
+
+CLASSIFY = "/regraft.v1.Classifier/Classify"
+QUESTION = {"image": b64encode(picture("red")).decode()}
 
 
 @dataclass
@@ -43,6 +50,20 @@ def fetch(
         return Reply(response.status, {key.lower(): value for key, value in response.getheaders()}, response.read())
     finally:
         connection.close()
+
+
+@contextmanager
+def connected(live: LiveServer) -> Iterator[socket.socket]:
+    """Open a connection to the HTTP port."""
+    assert live.ready.http_port
+    with socket.create_connection(("127.0.0.1", live.ready.http_port), timeout=PATIENCE_S) as opened:
+        yield opened
+
+
+def head(path: str, **headers: str) -> bytes:
+    """Return the head of a POST, where a ``_`` in a header's name is ``-``."""
+    lines = [f"POST {path} HTTP/1.1", "host: here", *(f"{key.replace('_', '-')}: {headers[key]}" for key in headers)]
+    return "\r\n".join((*lines, "", "")).encode()
 
 
 def call(live: LiveServer, rpc: str, message: Any, **headers: str) -> Reply:  # noqa: ANN401 - whatever JSON can say

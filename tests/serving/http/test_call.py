@@ -2,39 +2,20 @@
 
 import socket
 import threading
-from base64 import b64encode
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from regraft.stores.models import ModelStore
 from tests.live_server import LiveServer
-from tests.serving.http.http_client import call, enveloped, envelopes_of, fetch
+from tests.serving.http.http_client import CLASSIFY, QUESTION, call, connected, enveloped, envelopes_of, fetch, head
 from tests.serving.rpc.security.test_guard import callers_file
-from tests.tiny import picture
 from tests.waiting import PATIENCE_S, wait_until
 
-CLASSIFY = "/regraft.v1.Classifier/Classify"
 STREAM = "application/connect+json"
-QUESTION = {"image": b64encode(picture("red")).decode()}
 MESSAGE = enveloped(b'{"id":"one","request":{"image":"%s"}}' % QUESTION["image"].encode())
 CHUNK = b"%x\r\n%b\r\n" % (len(MESSAGE), MESSAGE)
-
-
-@contextmanager
-def connected(live: LiveServer) -> Iterator[socket.socket]:
-    """Open a connection to the HTTP port."""
-    assert live.ready.http_port
-    with socket.create_connection(("127.0.0.1", live.ready.http_port), timeout=PATIENCE_S) as opened:
-        yield opened
-
-
-def head(path: str, **headers: str) -> bytes:
-    """Return the head of a POST, where a ``_`` in a header's name is ``-``."""
-    lines = [f"POST {path} HTTP/1.1", "host: here", *(f"{key.replace('_', '-')}: {headers[key]}" for key in headers)]
-    return "\r\n".join((*lines, "", "")).encode()
 
 
 def first_line(opened: socket.socket) -> str:

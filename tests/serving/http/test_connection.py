@@ -8,8 +8,7 @@ import pytest
 
 from regraft.stores.models import ModelStore
 from tests.live_server import LiveServer
-from tests.serving.http.http_client import Reply, call
-from tests.serving.http.test_call import CLASSIFY, QUESTION, connected, head
+from tests.serving.http.http_client import CLASSIFY, QUESTION, Reply, call, connected, head
 from tests.tiny import publish_tiny
 from tests.waiting import wait_until
 

@@ -16,8 +16,7 @@ from serving.settings import Settings
 from tests.grpc_loop import grpc_loop
 from tests.live_server import LiveServer
 from tests.serving.certificates import Authority
-from tests.serving.http.http_client import call
-from tests.serving.http.test_call import CLASSIFY, QUESTION
+from tests.serving.http.http_client import CLASSIFY, QUESTION, call
 from tests.waiting import PATIENCE_S, wait_until
 
 

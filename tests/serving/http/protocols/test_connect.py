@@ -2,10 +2,8 @@ from base64 import b64encode
 
 from regraft.v1 import classifier_pb2 as pb
 from tests.live_server import LiveServer
-from tests.serving.http.http_client import call, fetch
+from tests.serving.http.http_client import CLASSIFY, call, fetch
 from tests.tiny import picture
-
-CLASSIFY = "/regraft.v1.Classifier/Classify"
 
 
 def test_a_picture_is_classified_by_json(shared: LiveServer) -> None:

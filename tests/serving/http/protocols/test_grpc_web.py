@@ -5,10 +5,9 @@ import pytest
 from regraft.v1 import classifier_pb2 as pb
 from regraft.v1 import retraining_pb2
 from tests.live_server import LiveServer
-from tests.serving.http.http_client import Reply, enveloped, envelopes_of, fetch
+from tests.serving.http.http_client import CLASSIFY, Reply, enveloped, envelopes_of, fetch
 from tests.tiny import picture
 
-CLASSIFY = "/regraft.v1.Classifier/Classify"
 TYPES = ["application/grpc-web", "application/grpc-web+proto", "application/grpc-web-text"]
 
 
