@@ -12,9 +12,8 @@ from regraft.gate_limits import GateLimits
 from regraft.label_rules import listed
 from training.evaluation.metrics import independent_images, wilson_interval
 from training.gate.noninferiority import Mask, share
-from training.gate.verdict import ClassVerdict, FirstEvidence, SliceVerdict, Verdict
+from training.gate.verdict import MOST_SLICES, ClassVerdict, FirstEvidence, SliceVerdict, Verdict
 
-_MOST_SLICES: Final = 50
 _SHOWN: Final = 5
 _WIDE: Final = 0.2
 
@@ -54,7 +53,7 @@ def judge_first(answers: FirstAnswers, limits: GateLimits, *, golden: Sequence[t
     """
     held, labels = answers.is_holdout, answers.labels
     rows_of = [answers.label_index == number for number in range(len(labels))]
-    sources = Counter(answers.source).most_common(_MOST_SLICES)
+    sources = Counter(answers.source).most_common(MOST_SLICES)
     names = np.array(answers.source, np.str_)
     parts = [(source, names == source) for source, _ in sources]
     holdout_accuracy = share(answers.right[held])

@@ -14,9 +14,8 @@ from regraft.model.artifact import FloatArray
 from training.evaluation.calibration import squared_error
 from training.gate.checks import MAX_LOG_LOSS_RISE, cautions, objections
 from training.gate.noninferiority import Mask, holm, largest_loss, losses, p_value_of_difference, p_value_of_drop, share
-from training.gate.verdict import AnchorVerdict, ClassVerdict, SliceVerdict, Verdict
+from training.gate.verdict import MOST_SLICES, AnchorVerdict, ClassVerdict, SliceVerdict, Verdict
 
-_MOST_SLICES: Final = 50
 _LEAST: Final = 1e-3
 """No probability counts for less in the log loss, or one picture would decide."""
 
@@ -178,7 +177,7 @@ def _class(label: str, rights: tuple[Mask, ...], is_new: bool, limit: float) -> 
 
 
 def _slices(answers: Answers, rights: tuple[Mask, ...], news: NewLabels, limit: float) -> tuple[SliceVerdict, ...]:
-    largest = Counter([*answers.source, *news.source]).most_common(_MOST_SLICES)
+    largest = Counter([*answers.source, *news.source]).most_common(MOST_SLICES)
     holdout_source, new_source = np.array(answers.source, np.str_), np.array(news.source, np.str_)
     slices = []
     for source, _ in largest:

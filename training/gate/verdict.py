@@ -1,7 +1,10 @@
 """Verdicts of the gate, with every number; plain JSON types in `Verdict.to_dict`."""
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Final
+
+MOST_SLICES: Final = 50
+"""Sources that a verdict tells of: those with the most images."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ They lie beside the model store. No torch.
 
 from contextlib import closing
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +76,10 @@ def keep_pictures(
             context.watch.stage("keep"),
             closing(open_examples(place.store, place.folder, place.database)) as examples,
         ):
-            keep = partial(examples.keep_originals, card.name, pictures, key_here(card))
-            return KeptPictures(place, keep(annotator=user_name(), is_live=is_live, progress=context.progress))
+            numbers = examples.keep_originals(
+                card.name, pictures, key_here(card), annotator=user_name(), is_live=is_live, progress=context.progress
+            )
+            return KeptPictures(place, numbers)
     except RegraftError as error:
         return KeptPictures(place, KeptOriginals(), str(error))
 
