@@ -1,17 +1,14 @@
 """Embeddings by content, computed once and kept."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
 
 import numpy as np
 from sqlalchemy import Column, ColumnElement, Engine, Select, and_, select
 
 from regraft.model.artifact import FloatArray
 from regraft.model.card import EmbeddingKey
-from regraft.stores.database.engine import insert_or, reading, transaction
+from regraft.stores.database.engine import in_parts, insert_or, reading, transaction
 from regraft.stores.database.tables import embeddings
-
-_CHUNK: Final = 400
 
 
 def under(key: EmbeddingKey) -> ColumnElement[bool]:
@@ -36,10 +33,9 @@ class EmbeddingCache:
         wanted = list(hashes)
         vectors: dict[str, FloatArray] = {}
         with reading(self._engine, "cannot read embeddings") as connection:
-            for start in range(0, len(wanted), _CHUNK):
-                chunk = wanted[start : start + _CHUNK]
+            for some in in_parts(wanted):
                 query = select(embeddings.c.sha256, embeddings.c.vector)
-                for sha256, vector in connection.execute(query.where(under(key), embeddings.c.sha256.in_(chunk))):
+                for sha256, vector in connection.execute(query.where(under(key), embeddings.c.sha256.in_(some))):
                     vectors[sha256] = np.frombuffer(vector, "<f4")
         return vectors
 

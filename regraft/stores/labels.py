@@ -27,7 +27,7 @@ from regraft.errors import NotFoundError, PreconditionError
 from regraft.files import utc_now
 from regraft.label_rules import check_label, check_note, nfc
 from regraft.model.card import EmbeddingKey
-from regraft.stores.database.engine import beside_each_other, insert_or, one_at_a_time, reading, transaction
+from regraft.stores.database.engine import beside_each_other, in_parts, insert_or, one_at_a_time, reading, transaction
 from regraft.stores.database.label_quota import check_quota, next_fits_s, set_lately
 from regraft.stores.database.tables import examples, label_history, splits
 from regraft.stores.embeddings import embedded
@@ -36,7 +36,6 @@ from regraft.stores.images import EncodedPicture
 from regraft.stores.lifecycle.forget import PICTURES
 from regraft.stores.split import group_of, record_split
 
-_CHUNK: Final = 1_000
 _HEX: Final = "0123456789abcdef"
 _RELEASED: Final = "released from quarantine"
 _EXAMPLES: Final[Select[Any]] = select(
@@ -510,9 +509,8 @@ def set_labels(
         return
     connection.execute(insert(label_history), rows)
     removed = [row["sha256"] for row in rows if row["label"] is None]
-    for start in range(0, len(removed), _CHUNK):
-        some = examples.c.sha256.in_(removed[start : start + _CHUNK])
-        connection.execute(delete(examples).where(examples.c.model == model, some))
+    for some in in_parts(removed):
+        connection.execute(delete(examples).where(examples.c.model == model, examples.c.sha256.in_(some)))
     in_force = [
         {**{key: row[key] for key in ("model", "sha256", "label", "source", "annotator")}, "added_at": row["at"]}
         | {"is_original": is_original}

@@ -53,6 +53,8 @@ _MIGRATION_PATIENCE_S: Final = 60.0
 """How long opening waits for another process that brings the tables up to date."""
 _A_TRY_S: Final = 0.1
 """How long SQLite itself waits for a writer, before cancellation is looked for."""
+_PART: Final = 500
+"""Values of one statement, of which every database takes so many."""
 _PRIMARY: Final = 0xFF
 """The primary part of SQLite's error codes."""
 
@@ -226,6 +228,12 @@ def beside_each_other(connection: Connection, what: str) -> None:
 def insert_or(connection: Connection, table: Table) -> postgresql.Insert | sqlite.Insert:
     """Return an insertion with a choice on conflicts."""
     return postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)
+
+
+def in_parts(values: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Yield values, so many at once as a statement takes."""
+    for start in range(0, len(values), _PART):
+        yield values[start : start + _PART]
 
 
 def unused(connection: Connection, column: Column[str], values: Collection[str]) -> list[str]:

@@ -1,6 +1,6 @@
 """Changes of many labels at once, all or none."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
 
@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Engine, select
 from regraft.errors import InvalidRequestError, NotFoundError
 from regraft.files import utc_now
 from regraft.label_rules import check_hash, check_label, check_note, nfc
-from regraft.stores.database.engine import one_at_a_time, transaction
+from regraft.stores.database.engine import in_parts, one_at_a_time, transaction
 from regraft.stores.database.label_quota import check_quota
 from regraft.stores.database.tables import examples, label_changes, label_history
 from regraft.stores.labelling.present_names import LabelChange, called_now
@@ -17,7 +17,6 @@ from regraft.stores.labels import Labelling, set_labels
 
 MOST: Final = 10_000
 """Examples of one change."""
-_CHUNK: Final = 1_000
 
 
 @dataclass(frozen=True)
@@ -145,7 +144,7 @@ def _in_force(connection: Connection, model: str, names: Sequence[str]) -> dict[
     query = select(examples.c.sha256, examples.c.label).where(examples.c.model == model)
     return {
         row.sha256: row.label
-        for some in _chunks(names)
+        for some in in_parts(names)
         for row in connection.execute(query.where(examples.c.sha256.in_(some)))
     }
 
@@ -158,7 +157,7 @@ def _former(connection: Connection, model: str, names: Sequence[str]) -> dict[st
     changes = _renamings(connection, model)
     columns = (label_history.c[name] for name in ("id", "sha256", "label", "source", "change"))
     query = select(*columns).where(label_history.c.model == model, label_history.c.label.is_not(None))
-    for some in _chunks(names):
+    for some in in_parts(names):
         for row in connection.execute(query.where(label_history.c.sha256.in_(some)).order_by(label_history.c.id)):
             later = [change for last_entry, change in changes if last_entry >= row.id]
             source = row.source if row.source and row.change is None else former.get(row.sha256, _NOTHING).source
@@ -172,8 +171,3 @@ def _renamings(connection: Connection, model: str) -> list[tuple[int, LabelChang
     query = select(*columns).where(label_changes.c.model == model, label_changes.c.new_label.is_not(None))
     rows = connection.execute(query.order_by(label_changes.c.at))
     return [(row.last_entry, LabelChange(row.label, row.new_label)) for row in rows]
-
-
-def _chunks(names: Sequence[str]) -> Iterator[Sequence[str]]:
-    for start in range(0, len(names), _CHUNK):
-        yield names[start : start + _CHUNK]

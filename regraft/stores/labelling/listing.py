@@ -8,7 +8,7 @@ from typing import Any, Final, TypeAlias
 from sqlalchemy import Column, ColumnElement, Connection, Engine, Select, Table, select, tuple_
 
 from regraft.label_rules import forms_of
-from regraft.stores.database.engine import reading
+from regraft.stores.database.engine import in_parts, reading
 from regraft.stores.database.tables import examples, predictions, splits
 from regraft.stores.labelling.predictions import COLUMNS, Prediction, exists_by_key, holds
 from regraft.stores.labels import Example
@@ -98,7 +98,6 @@ _SORTING: Final = {
 }
 _FIELDS: Final = tuple(name for name in Example.__dataclass_fields__ if name != "group")
 """Of `Example`, those that its row has."""
-_CHUNK: Final = 500
 OF_PREDICTIONS: Final = frozenset({Order.LIKELY_WRONG, Order.LEAST_SURE, Order.MOST_NOVEL})
 """Orders that only examples with a prediction have a place in."""
 
@@ -206,8 +205,7 @@ def _listed(connection: Connection, model: str, order: Order, head: str, hashes:
     found: dict[str, Any] = {}
     sides: dict[str, Any] = {}
     answers: dict[str, Prediction] = {}
-    for start in range(0, len(hashes), _CHUNK):
-        some = hashes[start : start + _CHUNK]
+    for some in in_parts(hashes):
         of_model = (
             select(table).where(table.c.model == model, table.c.sha256.in_(some)) for table in (examples, splits)
         )
