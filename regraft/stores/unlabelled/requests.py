@@ -18,6 +18,7 @@ from regraft.stores.database.engine import one_at_a_time, reading, transaction, 
 from regraft.stores.database.tables import examples, kept_requests
 from regraft.stores.images import Bounds, ImageFiles
 
+_LOCK: Final = "kept requests"
 _MOST_CANDIDATES: Final = 2_000
 """The newest requests are candidates; each holds its embedding in memory."""
 _MOST_DROPPED: Final = 1_000
@@ -71,7 +72,7 @@ class KeptRequests:
         if not batch:
             return
         with transaction(self._engine, "cannot keep requests") as connection:
-            one_at_a_time(connection, "kept requests")
+            one_at_a_time(connection, _LOCK)
             number, total_bytes = _append(connection, batch)
             dropped = _drop_oldest(connection, bounds, number, total_bytes)
         self._unlink(dropped)
@@ -85,7 +86,7 @@ class KeptRequests:
         place, is_there = kept_requests.c.number, True
         while is_there:
             with transaction(self._engine, "cannot drop the requests") as connection:
-                one_at_a_time(connection, "kept requests")
+                one_at_a_time(connection, _LOCK)
                 some = select(place).where(kept_requests.c.model == model).limit(_MOST_DROPPED)
                 numbers = connection.execute(some).scalars().all()
                 dropped = _drop(connection, place.in_(numbers))
