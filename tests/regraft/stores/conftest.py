@@ -6,6 +6,7 @@ import pytest
 from sqlalchemy import Engine
 
 from regraft.stores.database.engine import open_database
+from regraft.stores.examples import ExamplesStore
 
 MODEL = "colours"
 
@@ -13,6 +14,10 @@ MODEL = "colours"
 def data(number: int) -> bytes:
     """Return bytes that stand for a picture."""
     return f"picture {number}".encode() * 50
+
+
+def labels_by_hash(store: ExamplesStore) -> dict[str, str]:
+    return {example.sha256: example.label for example in store.labels.in_force(MODEL)}
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from regraft.stores.examples import ExamplesStore
 from regraft.stores.labels import AddOutcome, Example, NewExample
 from tests import REPOSITORY
 from tests.postgresql import PostgreSQL
-from tests.regraft.stores.conftest import MODEL, data
+from tests.regraft.stores.conftest import MODEL, data, labels_by_hash
 
 
 @pytest.fixture
@@ -248,7 +248,7 @@ def test_different_pictures_from_eight_threads_are_all_kept(examples_store: Exam
         outcomes = [outcome for some in threads.map(add, range(8)) for outcome in some]
 
     assert outcomes == [AddOutcome.ACCEPTED] * 64
-    assert {example.sha256: example.label for example in examples_store.labels.in_force(MODEL)} == {
+    assert labels_by_hash(examples_store) == {
         image_hash(data(100 * thread + number)): f"label {thread}" for thread in range(8) for number in range(8)
     }
     for example in examples_store.labels.in_force(MODEL):
@@ -281,7 +281,7 @@ def test_acknowledged_examples_and_pictures_without_labels_survive_kill_9(tmp_pa
         assert child.wait() == -signal.SIGKILL
 
     store = ExamplesStore(tmp_path)
-    kept = {example.sha256: example.label for example in store.labels.in_force(MODEL)}
+    kept = labels_by_hash(store)
 
     assert len(acknowledged) >= 25
     for number in acknowledged:
@@ -314,7 +314,7 @@ def test_a_batch_is_kept_whole_and_answered_one_by_one(examples_store: ExamplesS
     )
 
     assert outcomes == [AddOutcome.DUPLICATE, AddOutcome.ACCEPTED, AddOutcome.RELABELLED]
-    assert {example.sha256: example.label for example in examples_store.labels.in_force(MODEL)} == {
+    assert labels_by_hash(examples_store) == {
         image_hash(data(1)): "blue",
         image_hash(data(2)): "green",
     }
@@ -364,9 +364,8 @@ def test_what_is_beyond_a_quota_is_not_written(examples_store: ExamplesStore, im
 
 
 def test_ten_thousand_examples_of_one_class_are_kept_and_listed(tmp_path: Path, database: str) -> None:
-    store = ExamplesStore(
-        tmp_path, database, f"file://{tmp_path}/ten-thousand"
-    )  # which asks no disk to have written it
+    place = f"file://{tmp_path}/ten-thousand"  # which asks no disk to have written it
+    store = ExamplesStore(tmp_path, database, place)
 
     for start in range(0, 10_000, 1000):
         store.add_all(MODEL, [NewExample(b"%d" % number, "red") for number in range(start, start + 1000)])

@@ -9,7 +9,7 @@ from regraft.model.card import EmbeddingKey
 from regraft.stores.examples import ExamplesStore
 from regraft.stores.labels import AddOutcome, Example
 from regraft.stores.originals import FIRST_SOURCE, KeptOriginals, OriginalPicture
-from tests.regraft.stores.conftest import MODEL, data
+from tests.regraft.stores.conftest import MODEL, data, labels_by_hash
 
 KEY = EmbeddingKey("backbone", "image spec")
 
@@ -52,10 +52,6 @@ def kept(examples_store: ExamplesStore, pictures: list[OriginalPicture]) -> Exam
 
 def keep(store: ExamplesStore, pictures: list[OriginalPicture], *, is_live: bool = True) -> KeptOriginals:
     return store.keep_originals(MODEL, pictures, KEY, annotator="ada", is_live=is_live)
-
-
-def labels(store: ExamplesStore) -> dict[str, str]:
-    return {example.sha256: example.label for example in store.labels.in_force(MODEL)}
 
 
 def test_pictures_of_a_training_run_are_examples_that_nobody_sent(
@@ -137,7 +133,7 @@ def test_labels_and_sides_of_a_later_run_hold_once_its_version_goes_live(
 
     keep(kept, [moved, *pictures[1:]], is_live=is_live)
 
-    assert labels(kept)[moved.sha256] == label
+    assert labels_by_hash(kept)[moved.sha256] == label
     assert kept.split.sides(MODEL)[moved.sha256] is side
     assert kept.labels.sent(MODEL) == []
 
@@ -150,7 +146,7 @@ def test_a_file_that_changed_or_went_since_the_run_read_it_is_not_kept(
 
     assert keep(examples_store, pictures) == KeptOriginals(examples=2, linked=2, changed=2)
 
-    assert labels(examples_store).keys() == {each.sha256 for each in pictures[2:]}
+    assert labels_by_hash(examples_store).keys() == {each.sha256 for each in pictures[2:]}
     assert not examples_store.image_file(pictures[0].sha256).exists()
 
 

@@ -7,7 +7,7 @@ from regraft.errors import InvalidRequestError, NotFoundError, OverloadedError, 
 from regraft.label_rules import image_hash
 from regraft.stores.examples import ExamplesStore
 from regraft.stores.labelling.bulk import MOST, BulkResult
-from tests.regraft.stores.conftest import MODEL, data
+from tests.regraft.stores.conftest import MODEL, data, labels_by_hash
 
 HASHES = [image_hash(data(number)) for number in range(6)]
 
@@ -18,10 +18,6 @@ def store(examples_store: ExamplesStore) -> ExamplesStore:
     for number in range(5):
         examples_store.add(MODEL, data(number), "red", "a phone")
     return examples_store
-
-
-def labels_of(store: ExamplesStore) -> dict[str, str]:
-    return {example.sha256: example.label for example in store.labels.in_force(MODEL)}
 
 
 def lines_of(store: ExamplesStore, sha256: str) -> list[tuple[str | None, str]]:
@@ -35,7 +31,7 @@ def test_many_examples_get_a_label_each_with_one_line_of_history(store: Examples
     changed = store.bulk.relabel(MODEL, [*HASHES[:4], HASHES[2]], "green", annotator="ada", caller="phone")
 
     assert changed == BulkResult(changed=3, unchanged=1)
-    assert labels_of(store) == dict.fromkeys(HASHES[:4], "green") | {HASHES[4]: "red"}
+    assert labels_by_hash(store) == dict.fromkeys(HASHES[:4], "green") | {HASHES[4]: "red"}
     assert lines_of(store, HASHES[0]) == [("red", ""), ("green", "")]
     assert lines_of(store, HASHES[1]) == [("red", ""), (None, ""), ("green", "ada")]
     assert lines_of(store, HASHES[2]) == [("red", ""), ("green", "ada")]
@@ -66,7 +62,7 @@ def test_what_was_removed_together_is_restored_with_the_labels_that_it_had(store
     assert store.labels.removed(MODEL) == set(HASHES[:4])
     assert store.bulk.restore(MODEL, HASHES[:5], annotator="ada") == BulkResult(4, 1)
 
-    assert labels_of(store) == dict.fromkeys(HASHES[:5], "red") | {HASHES[1]: "green"}
+    assert labels_by_hash(store) == dict.fromkeys(HASHES[:5], "red") | {HASHES[1]: "green"}
     assert store.labels.find(MODEL, HASHES[0]).source == "a phone"
     assert lines_of(store, HASHES[0]) == [("red", ""), (None, ""), ("red", "ada")]
 
@@ -79,8 +75,8 @@ def test_what_was_removed_before_its_label_was_renamed_is_restored_under_the_new
     store.labels.remove(MODEL, HASHES[1])
     store.bulk.restore(MODEL, HASHES[:2])
 
-    assert labels_of(store)[HASHES[0]] == "red", "it was called so after the change"
-    assert labels_of(store)[HASHES[1]] == "crimson"
+    assert labels_by_hash(store)[HASHES[0]] == "red", "it was called so after the change"
+    assert labels_by_hash(store)[HASHES[1]] == "crimson"
 
 
 def test_every_label_counts_once_towards_the_quota(store: ExamplesStore) -> None:
@@ -91,7 +87,7 @@ def test_every_label_counts_once_towards_the_quota(store: ExamplesStore) -> None
         store.bulk.remove(MODEL, HASHES[3:5], caller="phone", hourly_quota=4)
     store.bulk.relabel(MODEL, HASHES[:4], "green", caller="phone", hourly_quota=4)
 
-    assert labels_of(store) == dict.fromkeys(HASHES[:4], "green") | {HASHES[4]: "red"}
+    assert labels_by_hash(store) == dict.fromkeys(HASHES[:4], "green") | {HASHES[4]: "red"}
 
 
 @pytest.mark.parametrize("hashes", [[], ["red"], [HASHES[0][:12]], [HASHES[0].upper()], list(repeat("x", MOST + 1))])
@@ -106,4 +102,4 @@ def test_a_label_that_is_none_changes_nothing(store: ExamplesStore) -> None:
     with pytest.raises(InvalidRequestError, match="why: control characters"):
         store.bulk.remove(MODEL, HASHES[:5], why="two\nlines")
 
-    assert labels_of(store) == dict.fromkeys(HASHES[:5], "red")
+    assert labels_by_hash(store) == dict.fromkeys(HASHES[:5], "red")

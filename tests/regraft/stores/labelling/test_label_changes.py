@@ -11,7 +11,7 @@ from regraft.stores.database.engine import open_database
 from regraft.stores.examples import ExamplesStore
 from regraft.stores.labelling.label_changes import LabelChanges
 from regraft.stores.labelling.present_names import KnownLabels
-from tests.regraft.stores.conftest import MODEL, data
+from tests.regraft.stores.conftest import MODEL, data, labels_by_hash
 
 HASHES = [image_hash(data(number)) for number in range(3)]
 
@@ -26,7 +26,7 @@ def store(examples_store: ExamplesStore) -> ExamplesStore:
 
 
 def labels_of(store: ExamplesStore) -> list[str]:
-    found = {example.sha256: example.label for example in store.labels.in_force(MODEL)}
+    found = labels_by_hash(store)
     return [found.get(sha256, "") for sha256 in HASHES]
 
 

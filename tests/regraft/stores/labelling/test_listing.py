@@ -11,7 +11,7 @@ from regraft.stores.examples import ExamplesStore
 from regraft.stores.labelling.listing import Filter, Listed, Order, Place, Side
 from regraft.stores.labelling.predictions import UNKNOWN_LABEL, Prediction, Unpredicted
 from regraft.stores.labels import NewExample
-from tests.regraft.stores.conftest import MODEL, data
+from tests.regraft.stores.conftest import MODEL, data, labels_by_hash
 
 HEAD = "h" * 16
 EVERY = Filter()
@@ -45,7 +45,7 @@ def store(examples_store: ExamplesStore) -> ExamplesStore:
 
 
 def predict(store: ExamplesStore, numbers: "range | list[int]", head: str = HEAD) -> None:
-    labels = {example.sha256: example.label for example in store.labels.in_force(MODEL)}
+    labels = labels_by_hash(store)
     hashes = tuple(HASHES[number] for number in numbers)
     todo = Unpredicted(hashes, tuple(labels[each] for each in hashes), np.empty((len(hashes), 0), np.float32))
     store.predictions.put(MODEL, head, todo, [answer(number) for number in numbers])
